@@ -1,0 +1,29 @@
+"""The named errors of the package. Each message says what was wrong, in which file, and what to do about it."""
+
+
+class SynthSegError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it without a traceback."""
+
+
+class ScanError(SynthSegError, ValueError):
+    """The input cannot be read or is no three-dimensional scan that could be segmented."""
+
+
+class OutputError(SynthSegError, OSError):
+    """A result cannot be written where the user asked for it; nothing was left behind."""
+
+
+class DeviceError(SynthSegError, ValueError):
+    """The requested compute device is unknown or absent."""
+
+
+class WeightsError(SynthSegError, ValueError):
+    """The network weights are missing, damaged, or do not belong to this version."""
+
+
+class OptionError(SynthSegError, ValueError):
+    """Options that contradict each other or lie outside their range."""
+
+
+class Cancelled(SynthSegError):
+    """The caller cancelled through its cancel token; nothing was written."""
