@@ -1,0 +1,167 @@
+"""The initial image: a Gaussian mixture conditioned on the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .anatomy import Anatomy
+from .draws import happens, integer, uniform
+from .priors import BRAIN_TISSUES, CONTRASTS, tissue_mean
+
+
+@dataclass(frozen=True)
+class ClassPrior:
+    """Prior of one class: bounds of the uniform, or mean and standard deviation of the normal distribution."""
+
+    mean: tuple[float, float]
+    std: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GaussianParameters:
+    """Mean and standard deviation of each label, ``[labels]`` float32 on a scale of 0-255, and the kind of draw."""
+
+    means: Tensor
+    stds: Tensor
+    contrast: str
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """G(x) ~ N(mu_L(x), sigma_L(x)^2) with mu and sigma drawn anew for every sample, eqs. 11-13 of the paper.
+
+    Left and right structures are independent classes; the labels of :attr:`Anatomy.shared` share one. Background has
+    its own rule: exactly 0, or dark, or like any class.
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        Bounds of the uniform priors of every class.
+    background_zero, background_dark : float
+        Shares of samples with background exactly 0 and with dark background.
+    dark_mean, dark_std : tuple of float
+        Bounds of the uniform priors of a dark background.
+    priors : dict
+        Label to its own prior, for contrast-specific models (SynthSeg-RC); it overrides everything else.
+    normal : bool
+        Whether :attr:`priors` are normal distributions rather than uniform ones.
+    realistic_share : float
+        Share of samples whose classes take their means from a tissue-ordered contrast (:mod:`.priors`); the paper's
+        model has none.
+    contrasts : tuple of str
+        Which ones, drawn with equal probability.
+    realistic_spread : float
+        Standard deviation of a tissue's mean around the table's value; within a tissue, classes differ by a third of it.
+    realistic_std : tuple of float
+        Bounds of the noise of such samples.
+    tissues : dict
+        Label to tissue; labels without one follow the general rule.
+    """
+
+    mean: tuple[float, float] = (0.0, 255.0)
+    std: tuple[float, float] = (0.0, 35.0)
+    background_zero: float = 0.05
+    background_dark: float = 0.25
+    dark_mean: tuple[float, float] = (0.0, 15.0)
+    dark_std: tuple[float, float] = (0.0, 5.0)
+    priors: dict[int, ClassPrior] = field(default_factory=dict)
+    normal: bool = False
+    realistic_share: float = 0.0
+    contrasts: tuple[str, ...] = CONTRASTS
+    realistic_spread: float = 15.0
+    realistic_std: tuple[float, float] = (1.0, 12.0)
+    tissues: dict[int, str] = field(default_factory=BRAIN_TISSUES.copy)
+
+    def scaled(self, difficulty: float) -> GaussianMixture:
+        """Return the transform with the bounds of the noise shrunk by a factor in [0, 1]."""
+
+        def shrunk(bounds: tuple[float, float]) -> tuple[float, float]:
+            return bounds[0], bounds[0] + (bounds[1] - bounds[0]) * difficulty
+
+        return replace(self, std=shrunk(self.std), realistic_std=shrunk(self.realistic_std))
+
+    def draw(self, rng: torch.Generator, labels: tuple[int, ...], anatomy: Anatomy) -> GaussianParameters:
+        """Draw the parameters of all labels of the maps."""
+        count = len(labels)
+        means = torch.rand(count, generator=rng).mul_(self.mean[1] - self.mean[0]).add_(self.mean[0])
+        stds = torch.rand(count, generator=rng).mul_(self.std[1] - self.std[0]).add_(self.std[0])
+        contrast = "random"
+        if happens(rng, self.realistic_share):
+            contrast = self.contrasts[integer(rng, len(self.contrasts))]
+            self._draw_realistic(rng, contrast, labels, anatomy, means, stds)
+        self._draw_background(rng, contrast, labels, means, stds)
+        for label, prior in self.priors.items():
+            if label in labels:
+                index = labels.index(label)
+                means[index], stds[index] = (self._draw_prior(rng, bounds) for bounds in (prior.mean, prior.std))
+        for group in anatomy.shared:
+            first, *others = (labels.index(label) for label in group if label in labels) or (None,)
+            for other in others:
+                means[other], stds[other] = means[first], stds[first]
+        return GaussianParameters(means, stds, contrast)
+
+    def _draw_prior(self, rng: torch.Generator, bounds: tuple[float, float]) -> float:
+        if self.normal:
+            return max(0.0, bounds[0] + bounds[1] * torch.randn((), generator=rng).item())
+        return uniform(rng, *bounds)
+
+    def _draw_background(self, rng, contrast, labels, means, stds) -> None:
+        index = labels.index(0)
+        kind = torch.rand((), generator=rng).item()
+        if kind < self.background_zero:
+            means[index] = stds[index] = 0.0
+        elif kind < self.background_zero + self.background_dark or contrast != "random":
+            means[index], stds[index] = uniform(rng, *self.dark_mean), uniform(rng, *self.dark_std)
+
+    def _draw_realistic(self, rng, contrast, labels, anatomy, means, stds) -> None:
+        """Overwrite the classes that have a tissue: both sides alike, all classes of one tissue close to each other."""
+        left_of = {right: left for left, right in anatomy.pairs.items()}
+        tissues = sorted(set(self.tissues.values()))
+        shift = dict(zip(tissues, (torch.randn(len(tissues), generator=rng) * self.realistic_spread).tolist()))
+        noise = dict(zip(tissues, torch.rand(len(tissues), generator=rng).tolist()))
+        low, high = self.realistic_std
+        own_shift = (torch.randn(len(labels), generator=rng) * self.realistic_spread / 3).tolist()
+        drawn = {}
+        for index, label in enumerate(labels):
+            tissue = self.tissues.get(left_of.get(label, label))
+            if tissue is None:
+                continue
+            side_free = left_of.get(label, label)
+            if side_free not in drawn:
+                mean = tissue_mean(tissue, contrast) + shift[tissue] + own_shift[index]
+                drawn[side_free] = min(max(mean, 0.0), 255.0), low + (high - low) * noise[tissue]
+            means[index], stds[index] = drawn[side_free]
+
+    def apply(
+        self, labels: Tensor, parameters: GaussianParameters, table: Tensor, seed: int, voxel_size: float = 1.0
+    ) -> Tensor:
+        """Sample the image.
+
+        Parameters
+        ----------
+        labels : Tensor
+            int32 ``[N, N, N]``, indices into the labels of the maps.
+        parameters : GaussianParameters
+            One mean and standard deviation a label.
+        table : Tensor
+            int32 ``[labels]``: label that stands in for each label after the edits.
+        seed : int
+            Of the noise, drawn on the device of ``labels``.
+        voxel_size : float
+            In mm. Larger voxels average the independent noise of voxels of 1 mm: sigma / voxel_size^1.5.
+
+        Returns
+        -------
+        Tensor
+            float32 ``[N, N, N]``, >= 0.
+        """
+        device, flat = labels.device, labels.reshape(-1)
+        stds = parameters.stds * voxel_size**-1.5
+        means, stds = (values[table].to(device, non_blocking=True) for values in (parameters.means, stds))
+        noise = torch.empty(labels.shape, device=device)
+        noise.normal_(generator=torch.Generator(device).manual_seed(seed))
+        image = means.index_select(0, flat).reshape(labels.shape)
+        return image.addcmul_(noise, stds.index_select(0, flat).reshape(labels.shape)).clamp_(min=0)

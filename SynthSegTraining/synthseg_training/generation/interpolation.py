@@ -1,0 +1,41 @@
+"""Separable linear interpolation as small matrix products, which on a CPU is several times faster than ``interpolate``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def linear_weights(positions: Tensor, nodes: int) -> Tensor:
+    """Return the matrix that interpolates linearly between equally spaced nodes.
+
+    Parameters
+    ----------
+    positions : Tensor
+        ``[N]`` in units of the node spacing, 0 at the first node; positions outside take the outermost node's value.
+    nodes : int
+        Number of nodes.
+
+    Returns
+    -------
+    Tensor
+        ``[N, nodes]``; rows sum to 1.
+    """
+    positions = positions.clamp(0, nodes - 1)
+    return (1 - (positions[:, None] - torch.arange(nodes, device=positions.device)).abs_()).clamp_(min=0)
+
+
+def resample(field: Tensor, weights: Tensor) -> Tensor:
+    """Apply ``weights`` ``[N, n]`` along each of the last three axes of ``field`` ``[..., n, n, n]``."""
+    size, nodes = weights.shape
+    field = field.reshape(-1, nodes, nodes * nodes)
+    channels = len(field)
+    field = weights @ field
+    field = weights @ field.reshape(-1, nodes, nodes)
+    field = field.reshape(-1, nodes) @ weights.T
+    return field.reshape(channels, size, size, size)
+
+
+def voxel_centres(size: int, voxel_size: float, device: torch.device) -> Tensor:
+    """Return the coordinates in mm of a crop's voxel centres along one axis, 0 in the middle of the crop."""
+    return (torch.arange(size, device=device) - (size - 1) / 2) * voxel_size
