@@ -1,0 +1,157 @@
+"""From a DICOM folder or file to the sorted slices of one series and their geometry.
+
+Pixels are left to SimpleITK (GDCM), which applies the rescale slope and intercept. This file only settles what GDCM leaves
+open: which series is meant, in which order its slices lie, and whether they form a regular grid at all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import ScanError
+
+MIN_SERIES_SLICES = 8
+"""A series with fewer slices (localiser, screenshot, dose report) is passed over when a folder holds a larger one."""
+
+SPACING_TOLERANCE_MM = 0.1
+"""Allowed departure of one slice gap from the mean gap; positions are stored with about 0.01 mm, a missing slice is > 0.5 mm."""
+
+TILT_TOLERANCE = 2e-3
+"""Largest sine between the slice normal and the way the slices are stacked; a tilted gantry starts at about 0.02 (1 degree)."""
+
+DIRECTION_TOLERANCE = 1e-3
+"""Largest difference of a direction cosine between slices; headers keep six decimals, localisers differ by about one."""
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file carries the ``DICM`` mark of part 10 of the DICOM standard."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def series_files(path: Path) -> list[Path]:
+    """Return the files of the one series that a DICOM folder, or a file of it, stands for.
+
+    Parameters
+    ----------
+    path : Path
+        A folder (not searched below its first level) or one DICOM file; of a file the whole series around it is taken.
+
+    Returns
+    -------
+    list of Path
+        The series' files, in no particular order. Of a folder that is the only series with at least
+        :data:`MIN_SERIES_SLICES` slices, or simply the only series.
+
+    Raises
+    ------
+    ScanError
+        No DICOM in the folder, or several series that could be meant; the message lists them.
+    """
+    folder = path if path.is_dir() else path.parent
+    series = [
+        [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)]
+        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    ]
+    if not path.is_dir():
+        return next((files for files in series if path.name in {file.name for file in files}), [path])
+    if not series:
+        raise ScanError(
+            f"{path}: this folder holds no DICOM series (sub-folders are not searched). Give the folder that directly "
+            "contains the slices, or an image file."
+        )
+    if len(series) > 1:
+        series.sort(key=_slices, reverse=True)
+        volumes = [files for files in series if _slices(files) >= MIN_SERIES_SLICES]
+        if len(volumes) != 1:
+            listing = "; ".join(f"{_slices(files)} slices '{_description(files[0])}': {files[0]}" for files in series)
+            raise ScanError(
+                f"{path}: this folder holds {len(series)} series and it is not clear which one is meant. Give one file of "
+                f"the wanted series instead of the folder: {listing}."
+            )
+        series = volumes
+    return series[0]
+
+
+def series_geometry(files: list[Path]) -> tuple[list[Path], tuple[int, int, int], np.ndarray]:
+    """Sort the single-frame slices of a series and return their common grid, reading headers only.
+
+    Parameters
+    ----------
+    files : list of Path
+        At least two slices.
+
+    Returns
+    -------
+    files : list of Path
+        Sorted along the slice normal (row direction x column direction).
+    shape : tuple of int
+        Columns, rows, slices.
+    affine : numpy.ndarray
+        4x4, voxel index to DICOM (LPS) mm, from the stored positions of the first and the last slice.
+
+    Raises
+    ------
+    ScanError
+        Slices of different size or direction, several at one place, missing ones, or a tilted gantry.
+    """
+    name = files[0].parent
+    headers = [_header(file) for file in files]
+    sizes = {header.GetSize()[:2] for header in headers}
+    directions = np.array([header.GetDirection() for header in headers]).reshape(len(files), 3, 3)
+    if len(sizes) > 1 or np.ptp(directions, axis=0).max() > DIRECTION_TOLERANCE:
+        raise ScanError(
+            f"{name}: the slices of this series differ in size or direction (a localiser?). Choose another series, or "
+            "convert this one to NIfTI first, for example with dcm2niix."
+        )
+    columns, rows = directions[0, :, 0], directions[0, :, 1]
+    normal = np.cross(columns, rows)
+    positions = np.array([header.GetOrigin() for header in headers])
+    order = np.argsort(positions @ normal, kind="stable")
+    positions = positions[order]
+    gaps = np.diff(positions @ normal)
+    step = (positions[-1] - positions[0]) / (len(files) - 1)
+    if gaps.min() < SPACING_TOLERANCE_MM / 2:
+        raise ScanError(
+            f"{name}: several slices of this series lie at the same place (repeats, echoes, diffusion or time frames). "
+            "Convert it to NIfTI first, for example with dcm2niix, and give one of the volumes."
+        )
+    if np.abs(gaps - gaps.mean()).max() > SPACING_TOLERANCE_MM:
+        worst = int(np.abs(gaps - np.median(gaps)).argmax())
+        raise ScanError(
+            f"{name}: the slices are unevenly spaced ({gaps[worst]:.2f} mm after slice {worst + 1}, elsewhere "
+            f"{np.median(gaps):.2f} mm): a slice is missing, or the scan was taken with two thicknesses. Copy the missing "
+            "files, or resample the series to an even spacing (3D Slicer's DICOM import, dcm2niix)."
+        )
+    if np.linalg.norm(np.cross(step, normal)) > TILT_TOLERANCE * np.linalg.norm(step):
+        raise ScanError(
+            f"{name}: the slices are sheared (gantry tilt). Convert the series with dcm2niix, which corrects the tilt, or "
+            "harden the acquisition transform of 3D Slicer's DICOM import, and give the result."
+        )
+    spacing = headers[0].GetSpacing()
+    affine = np.eye(4)
+    affine[:3] = np.stack([columns * spacing[0], rows * spacing[1], step, positions[0]], axis=1)
+    return [files[i] for i in order], (*headers[0].GetSize()[:2], len(files)), affine
+
+
+def _header(file: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _slices(files: list[Path]) -> int:
+    """Return the number of slices; a single file may be a multi-frame one."""
+    if len(files) > 1:
+        return len(files)
+    size = _header(files[0]).GetSize()
+    return size[2] if len(size) > 2 else 1
+
+
+def _description(file: Path) -> str:
+    header = _header(file)
+    return header.GetMetaData("0008|103e").strip() if header.HasMetaDataKey("0008|103e") else "no description"
