@@ -1,17 +1,15 @@
-"""Training label maps: read once, oriented, cropped and packed into one small file from which generators start at once."""
+"""Training label maps: read once, oriented, cropped and packed into one small file that loads in a moment."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
-from nibabel.filebasedimages import ImageFileError
-from synthseg_slicer.errors import OptionError, OutputError, ScanError
+from synthseg_slicer.errors import OptionError, ScanError
+from synthseg_slicer.scan import atomic
 from torch import Tensor
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
@@ -27,8 +25,8 @@ class LabelMapSet:
     Attributes
     ----------
     maps : list of torch.Tensor
-        uint8 ``[x, y, z]`` in RAS+ order; values index :attr:`labels`, 0 is background. The outermost layer of every map
-        is background.
+        uint8 ``[x, y, z]`` in RAS+ order; values index :attr:`labels`, 0 is background. The outermost layer of every
+        map is background.
     labels : tuple of int
         All labels of all maps in ascending order, background (0) first.
     names : list of str
@@ -70,7 +68,8 @@ class LabelMapSet:
                     licence=str(cache["licence"]),
                 )
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ScanError(f"{path} is no label-map cache ({error}). Write one with 'synthseg-train prepare'.") from error
+            message = f"{path} is no label-map cache ({error}). Write one with 'synthseg-train prepare'."
+            raise ScanError(message) from error
 
     def save(self, path: str | Path) -> None:
         """Write one compressed ``.npz``; the file appears complete or not at all.
@@ -80,11 +79,9 @@ class LabelMapSet:
         OutputError
             The folder does not exist or cannot be written.
         """
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        try:
+        with atomic(path) as partial, open(partial, "wb") as file:
             np.savez_compressed(
-                partial,
+                file,
                 names=np.array(self.names),
                 labels=np.array(self.labels, np.int32),
                 voxel_size=np.float64(self.voxel_size),
@@ -92,14 +89,9 @@ class LabelMapSet:
                 licence=np.array(self.licence),
                 **{f"map_{index}": label_map.cpu().numpy() for index, label_map in enumerate(self.maps)},
             )
-            os.replace(partial, path)
-        except OSError as error:
-            raise OutputError(f"Cannot write the label maps to {path}: {error}.") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def subset(self, which: Sequence[int | str]) -> LabelMapSet:
-        """Return the maps with these names or indices, in this order; the list of labels stays that of the whole set."""
+        """Return the maps with these names or indices, in this order; the labels stay those of the whole set."""
         try:
             indices = [self.names.index(item) if isinstance(item, str) else range(len(self))[item] for item in which]
         except (ValueError, IndexError) as error:
@@ -114,8 +106,8 @@ class LabelMapSet:
 def prepare(folder: str | Path, out: str | Path, *, source: str = "", licence: str = "") -> LabelMapSet:
     """Pack a folder of label maps (NIfTI or MGZ) into one cache.
 
-    Each map is brought to RAS order by axis permutation and flips, cropped to the head with a background layer one voxel
-    thick around it, and stored as uint8 indices into the common list of labels.
+    Each map is brought to RAS order by axis permutation and flips, cropped to the head with a background layer one
+    voxel thick around it, and stored as uint8 indices into the common list of labels.
 
     Parameters
     ----------
@@ -164,6 +156,9 @@ def prepare(folder: str | Path, out: str | Path, *, source: str = "", licence: s
 
 def _read(path: Path) -> tuple[np.ndarray, float]:
     """Return the labels, cropped to the head with one layer of background, and the voxel size in mm."""
+    import nibabel as nib  # not needed to train from a cache on a bare machine
+    from nibabel.filebasedimages import ImageFileError
+
     try:
         image = nib.as_closest_canonical(nib.load(path))
         values = np.asanyarray(image.dataobj)
@@ -171,7 +166,7 @@ def _read(path: Path) -> tuple[np.ndarray, float]:
         raise ScanError(f"Cannot read the label map {path}: {error}.") from error
     sizes = np.array(image.header.get_zooms()[:3], float)
     if values.ndim != 3 or sizes.max() > (1 + ISOTROPY_TOLERANCE) * sizes.min():
-        raise ScanError(f"{path} has shape {values.shape} and voxels of {sizes} mm; isotropic 3D label maps are needed.")
+        raise ScanError(f"{path} has shape {values.shape} and voxels of {sizes} mm; isotropic 3D maps are needed.")
     volume = np.rint(values).astype(np.int32)
     if not np.array_equal(volume, values) or volume.min() < 0:
         raise ScanError(f"{path} is no label map: it holds values that are not whole numbers >= 0.")

@@ -1,11 +1,11 @@
-"""What the generative model must know about the labels: sides, shared classes, what may be dropped, what is segmented."""
+"""What the generative model must know about labels: sides, shared classes, what may be dropped, what is segmented."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
-from synthseg_slicer.labels import BRAIN_IDS
+from synthseg_slicer.labels import BRAIN, BRAIN_IDS
 from torch import Tensor
 
 _NAMES = {
@@ -41,7 +41,7 @@ def _brain_output() -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Roles of the labels; the defaults are those of the whole-head brain maps, any other anatomy is a matter of a recipe.
+    """Roles of the labels: by default those of the whole-head brain maps, from a recipe those of any other anatomy.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Anatomy:
         return {label: mirror[label] if mirror.get(label) in ids else label for label in ids}
 
     def substitution(self, labels: tuple[int, ...], changes: dict[int, int]) -> Tensor:
-        """Return the lookup table (int32 ``[len(labels)]``, indices into ``labels``) that replaces some labels by others."""
+        """Return the lookup table that replaces labels by others: int32 ``[len(labels)]``, indices into ``labels``."""
         index = {label: i for i, label in enumerate(labels)}
         new = [index[changes[label]] if changes.get(label) in index else i for i, label in enumerate(labels)]
         return torch.tensor(new, dtype=torch.int32)
@@ -92,8 +92,6 @@ class Anatomy:
 
 def brain_label_names() -> dict[int, str]:
     """Return the names of the 54 labels of the whole-head maps (extra-cerebral names as in charm/SAMSEG)."""
-    from synthseg_slicer.labels import BRAIN
-
     names = {label.id: label.name for label in BRAIN} | _NAMES
     for left, name in _SIDED_NAMES.items():
         names |= {left: f"Left-{name}", BRAIN_PAIRS[left]: f"Right-{name}"}

@@ -1,7 +1,7 @@
 """Edits of the deformed labels: mirroring, skull-stripping and lesions.
 
-All but the mirroring itself replace labels by labels. They are composed on the short list of labels, as one lookup table,
-before anything touches a voxel.
+All but the mirroring itself replace labels by labels. They are composed on the short list of labels, as one lookup
+table, before anything touches a voxel.
 """
 
 from __future__ import annotations

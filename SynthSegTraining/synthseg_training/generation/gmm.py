@@ -49,12 +49,12 @@ class GaussianMixture:
     normal : bool
         Whether :attr:`priors` are normal distributions rather than uniform ones.
     realistic_share : float
-        Share of samples whose classes take their means from a tissue-ordered contrast (:mod:`.priors`); the paper's
-        model has none.
+        Share of samples whose classes take their means from a tissue-ordered contrast (:mod:`.priors`), with a dark
+        background; the paper's model has none.
     contrasts : tuple of str
         Which ones, drawn with equal probability.
     realistic_spread : float
-        Standard deviation of a tissue's mean around the table's value; within a tissue, classes differ by a third of it.
+        Standard deviation of a tissue's mean around the table's value; classes of a tissue differ by a third of it.
     realistic_std : tuple of float
         Bounds of the noise of such samples.
     tissues : dict
@@ -108,7 +108,9 @@ class GaussianMixture:
             return max(0.0, bounds[0] + bounds[1] * torch.randn((), generator=rng).item())
         return uniform(rng, *bounds)
 
-    def _draw_background(self, rng, contrast, labels, means, stds) -> None:
+    def _draw_background(
+        self, rng: torch.Generator, contrast: str, labels: tuple[int, ...], means: Tensor, stds: Tensor
+    ) -> None:
         index = labels.index(0)
         kind = torch.rand((), generator=rng).item()
         if kind < self.background_zero:
@@ -116,7 +118,15 @@ class GaussianMixture:
         elif kind < self.background_zero + self.background_dark or contrast != "random":
             means[index], stds[index] = uniform(rng, *self.dark_mean), uniform(rng, *self.dark_std)
 
-    def _draw_realistic(self, rng, contrast, labels, anatomy, means, stds) -> None:
+    def _draw_realistic(
+        self,
+        rng: torch.Generator,
+        contrast: str,
+        labels: tuple[int, ...],
+        anatomy: Anatomy,
+        means: Tensor,
+        stds: Tensor,
+    ) -> None:
         """Overwrite the classes that have a tissue: both sides alike, all classes of one tissue close to each other."""
         left_of = {right: left for left, right in anatomy.pairs.items()}
         tissues = sorted(set(self.tissues.values()))
@@ -125,15 +135,15 @@ class GaussianMixture:
         low, high = self.realistic_std
         own_shift = (torch.randn(len(labels), generator=rng) * self.realistic_spread / 3).tolist()
         drawn = {}
+        for label, own in zip(labels, own_shift):
+            if label in self.tissues:
+                tissue = self.tissues[label]
+                mean = min(max(tissue_mean(tissue, contrast) + shift[tissue] + own, 0.0), 255.0)
+                drawn[label] = mean, low + (high - low) * noise[tissue]
         for index, label in enumerate(labels):
-            tissue = self.tissues.get(left_of.get(label, label))
-            if tissue is None:
-                continue
-            side_free = left_of.get(label, label)
-            if side_free not in drawn:
-                mean = tissue_mean(tissue, contrast) + shift[tissue] + own_shift[index]
-                drawn[side_free] = min(max(mean, 0.0), 255.0), low + (high - low) * noise[tissue]
-            means[index], stds[index] = drawn[side_free]
+            key = label if label in drawn else left_of.get(label)
+            if key in drawn:
+                means[index], stds[index] = drawn[key]
 
     def apply(
         self, labels: Tensor, parameters: GaussianParameters, table: Tensor, seed: int, voxel_size: float = 1.0

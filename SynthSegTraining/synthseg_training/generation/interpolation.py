@@ -1,4 +1,4 @@
-"""Separable linear interpolation as small matrix products, which on a CPU is several times faster than ``interpolate``."""
+"""Separable linear interpolation as small matrix products: on a CPU several times faster than ``interpolate``."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Everything random about one sample; with the same settings it replays exactly (noise: on the same kind of device)."""
+    """Everything random about one sample, which replays exactly with the same settings on the same kind of device."""
 
     map_index: int
     seed: int
@@ -111,7 +111,10 @@ class Generator:
             raise OptionError("There are no label maps to draw samples from.")
         self.maps = [_with_background_border(label_map) for label_map in label_maps.maps]
         self._target_table = self.config.anatomy.target_table(self.labels)
-        self._boxes = [_bounding_box(label_map, self._target_table) for label_map in self.maps]
+        # Fluid is segmented too, but it follows the spinal cord down the neck.
+        central = set(self.config.anatomy.output) - {0, *self.config.anatomy.fluid}
+        central = torch.tensor([label in central for label in self.labels])
+        self._boxes = [_bounding_box(label_map, central) for label_map in self.maps]
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +156,7 @@ class Generator:
             image = config.bias.apply(image, parameters.bias)
             image = config.gamma.apply(image, parameters.gamma)
             image = config.resolution.apply(image, parameters.resolution, config.voxel_size)
+            image.clamp_(max=1)  # rounding in the matrix products
             target_table = self._target_table[table].to(self.device, non_blocking=True)
             target = target_table.index_select(0, labels.reshape(-1)).reshape(labels.shape)
             return image[None], target
@@ -192,9 +196,9 @@ def _with_background_border(label_map: Tensor) -> Tensor:
     return F.pad(label_map, (1,) * 6) if any(bool(face.any()) for face in faces) else label_map.contiguous()
 
 
-def _bounding_box(label_map: Tensor, target_table: Tensor) -> list[list[float]]:
-    """Return the first and last voxel, per axis, of the structures to segment (of everything if there are none)."""
-    inside = target_table.to(label_map.device)[label_map.int()] > 0
+def _bounding_box(label_map: Tensor, wanted: Tensor) -> list[list[float]]:
+    """Return the first and last voxel, per axis, of the labels that are wanted (of the whole map if it has none)."""
+    inside = wanted.to(label_map.device)[label_map.int()]
     if not inside.any():
         inside = torch.ones_like(inside)
     box = []

@@ -52,8 +52,8 @@ class Resolution:
     alpha : tuple of float
         Bounds of the random deviation of the slice profile's width.
     profile : float
-        Standard deviation of the slice profile over slice thickness. 2 ln(10) / (2 pi), about 0.733, divides the power at
-        the cut-off frequency by ten (eq. 23); the reference implementation uses 0.75.
+        Standard deviation of the slice profile over slice thickness. 2 ln(10) / (2 pi), about 0.733, is that of eq. 23,
+        meant to divide the power at the cut-off frequency by ten; the reference implementation uses 0.75.
     in_plane_sigma : float
         Standard deviation in mm of a blur along axes of native resolution: 0 in the paper, 0.5 in the reference
         implementation.

@@ -40,8 +40,8 @@ class Spatial:
 
     A voxel at x (mm from the crop's centre) takes the label that the map has, nearest neighbour, at
     ``centre + A (x + u(x))``; u integrates the stationary velocity field by scaling and squaring. All of it is computed
-    on the crop, never on the whole map: the velocity field's nodes and the grid on which it is integrated cover the crop
-    and a margin around it.
+    on the crop, never on the whole map: the velocity field's nodes and the grid on which it is integrated cover the
+    crop and a margin around it.
 
     Attributes
     ----------
@@ -105,12 +105,8 @@ class Spatial:
         centre = []
         for (first, last), position in zip(box, uniforms(rng, 3, 0, 1)):
             # The crop lies within the widened box where it fits, else the box within the crop.
-            ends = sorted(
-                (
-                    first + (extent / 2 - self.surroundings) / map_voxel,
-                    last - (extent / 2 - self.surroundings) / map_voxel,
-                )
-            )
+            inset = (extent / 2 - self.surroundings) / map_voxel
+            ends = sorted((first + inset, last - inset))
             centre.append(ends[0] + position * (ends[1] - ends[0]))
         if not happens(rng, self.probability):
             return SpatialParameters(centre, torch.eye(3).tolist(), None)
@@ -135,13 +131,15 @@ class Spatial:
         if parameters.velocity is None:
             return plane + columns[:, 2, None, None, :]
         displacement, weights = self._displacement(parameters.velocity, size, voxel_size, device)
-        # The affine part goes over the coarse displacement first: an eighth of the work or less. Only displacements pass
-        # through matrix products, so that reduced precision there (TF32) costs hundredths of a voxel at most.
+        # The affine part goes over the coarse displacement first: an eighth of the work or less. Only displacements
+        # pass through matrix products, so that reduced precision there (TF32) costs hundredths of a voxel at most.
         displacement = torch.einsum("ij,jxyz->ixyz", matrix.to(device, non_blocking=True), displacement)
         return resample(displacement, weights).add_(plane).add_(columns[:, 2, None, None, :])
 
-    def _displacement(self, velocity: Tensor, size: int, voxel_size: float, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Integrate the velocity field on the coarse grid; return it with the weights that interpolate it on the crop."""
+    def _displacement(
+        self, velocity: Tensor, size: int, voxel_size: float, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return the field integrated on the coarse grid and the weights that interpolate it on the crop."""
         reach = size * voxel_size + 2 * self.margin
         count = max(2, math.ceil(reach / self.step) + 1)
         spacing = reach / (count - 1)
@@ -166,7 +164,7 @@ class Spatial:
 
 
 def affine_matrix(rotation: list[float], scaling: list[float], shearing: list[float]) -> Tensor:
-    """Compose rotations about x, y, z (radians), six shears and three scalings (eq. 5), applied in the reverse order."""
+    """Compose rotations about x, y, z (radians), six shears and three scalings (eq. 5); scaling acts first."""
     (sx, cx), (sy, cy), (sz, cz) = ((math.sin(angle), math.cos(angle)) for angle in rotation)
     about_x = torch.tensor([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
