@@ -1,0 +1,1 @@
+"""Scores of segmentations against references, through the same path that users call."""

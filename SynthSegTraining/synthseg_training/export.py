@@ -1,0 +1,83 @@
+"""From a checkpoint to weights that the extension can bundle."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from synthseg_slicer.network import build, parameter_count
+from synthseg_slicer.weights import save_model
+
+from synthseg_training.generation import Generator
+from synthseg_training.labelmaps import LabelMapSet
+from synthseg_training.training import checkpoint
+from synthseg_training.training.averaging import estimate_norm_statistics
+from synthseg_training.training.loop import stage_config
+from synthseg_training.training.recipe import Recipe
+
+
+def export(
+    recipe: Recipe,
+    checkpoint_path: str | Path,
+    path: str | Path,
+    *,
+    maps: LabelMapSet | None = None,
+    norm_samples: int = 0,
+    facts: dict[str, Any] | None = None,
+) -> Path:
+    """Write the (averaged) weights of a checkpoint with their card.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The recipe that the checkpoint was trained by.
+    checkpoint_path : path
+        ``last.pt`` or ``weights.pt`` of :func:`synthseg_training.training.loop.fit`.
+    path : path
+        ``NAME.pt`` to write; the card becomes ``NAME.json`` beside it.
+    maps : LabelMapSet, optional
+        The label maps of the training; their source and licence go into the card.
+    norm_samples : int
+        Re-estimate batch normalisation's statistics over so many samples of the last stage (averaged weights never had
+        statistics of their own); 0 keeps those of the checkpoint, right after a stage with ``frozen_norm``.
+    facts : dict, optional
+        More entries for the card.
+
+    Returns
+    -------
+    Path
+        The weights file.
+
+    Raises
+    ------
+    ValueError
+        If ``norm_samples`` is asked for without label maps.
+    """
+    content = checkpoint.load(checkpoint_path)
+    network = build(**recipe.network)
+    network.load_state_dict(checkpoint.weights(content))
+    if norm_samples:
+        if maps is None:
+            raise ValueError("norm_samples needs the label maps of the training")
+        training = maps.subset([name for name in maps.names if name not in recipe.held_out])
+        last = recipe.stages[-1]
+        generator = Generator(training, stage_config(recipe, last, last.steps))
+        rng = torch.Generator().manual_seed(recipe.seed)
+        images = (generator.sample(rng)[0][None] for _ in range(norm_samples))
+        estimate_norm_statistics(network, network, images)
+    options = {key: value for key, value in recipe.network.items() if key != "architecture"}
+    card = {
+        "name": recipe.name,
+        "architecture": recipe.network["architecture"],
+        "options": options,
+        "parameters": parameter_count(network),
+        "date": datetime.date.today().isoformat(),
+        "steps": content.get("step"),
+        "held_out_maps": recipe.held_out,
+    }
+    if maps is not None:
+        used = [name for name in maps.names if name not in recipe.held_out]
+        card |= {"label_maps": {"source": maps.source, "licence": maps.licence, "names": used}}
+    return save_model(path, network, card | (facts or {}))

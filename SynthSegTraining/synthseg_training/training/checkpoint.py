@@ -1,0 +1,49 @@
+"""Checkpoints: everything to go on with, or half-precision weights alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint so that the file is always whole: into a temporary file beside it, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            torch.save(content, stream)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint, or a bundled ``.pt`` of weights, onto the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the file is no checkpoint of this package.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not ("network" in content or "state" in content):
+        raise ValueError(f"{path} is no checkpoint: it holds neither 'network' nor 'state'")
+    return content
+
+
+def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dictionary in half precision; integer buffers as they are."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def weights(content: dict[str, Any], *, averaged: bool = True) -> dict[str, Tensor]:
+    """Return single-precision weights of a checkpoint or weights file; the averaged ones where there are any."""
+    state = content.get("state") or (averaged and content.get("ema")) or content["network"]
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

@@ -1,0 +1,75 @@
+"""Learning curves: a CSV row every few steps and a picture of them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+COLUMNS = ("step", "minutes", "stage", "rate", "loss", "validation_dice")
+
+
+class Curves:
+    """Append rows to ``curves.csv``; a resumed training first drops the rows beyond the step it resumes from.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``curves.csv`` and ``curves.png`` lie.
+    step : int
+        Step from which training goes on; 0 starts a new table.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
+        self.path = folder / "curves.csv"
+        self.rows: list[dict[str, str]] = []
+        if step and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    @property
+    def minutes(self) -> float:
+        """Minutes of training that the earlier rows stand for."""
+        return float(self.rows[-1]["minutes"]) if self.rows else 0.0
+
+    def add(
+        self, step: int, minutes: float, stage: str, rate: float, loss: float, validation_dice: float | None = None
+    ) -> None:
+        """Append one row; losses are means since the row before."""
+        shown = "" if validation_dice is None else f"{validation_dice:.5f}"
+        values = (str(step), f"{minutes:.3f}", stage, f"{rate:.3g}", f"{loss:.5f}", shown)
+        self.rows.append(dict(zip(COLUMNS, values)))
+        with self.path.open("a", newline="", encoding="utf-8") as stream:
+            csv.DictWriter(stream, COLUMNS).writerow(self.rows[-1])
+
+    def draw(self) -> Path | None:
+        """Write ``curves.png``; None where matplotlib is absent or nothing was logged yet."""
+        try:
+            import matplotlib
+        except ImportError:
+            return None
+        if not self.rows:
+            return None
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), layout="constrained")
+        upper.plot([int(r["step"]) for r in self.rows], [float(r["loss"]) for r in self.rows], color="tab:blue", lw=1)
+        upper.set(ylabel="training loss", yscale="log")
+        validated = [r for r in self.rows if r["validation_dice"]]
+        lower.plot(
+            [int(r["step"]) for r in validated], [float(r["validation_dice"]) for r in validated], "o-", color="tab:orange"
+        )
+        lower.set(xlabel="step", ylabel="Dice, held-out maps", ylim=(0, 1))
+        stages = [self.rows[0], *(b for a, b in zip(self.rows, self.rows[1:]) if a["stage"] != b["stage"])]
+        for row in stages:
+            upper.axvline(int(row["step"]), color="0.8", lw=0.8, zorder=0)
+            upper.text(int(row["step"]), 1, " " + row["stage"], transform=upper.get_xaxis_transform(), fontsize=7, va="top")
+        path = self.path.with_suffix(".png")
+        figure.savefig(path, dpi=100)
+        plt.close(figure)
+        return path
