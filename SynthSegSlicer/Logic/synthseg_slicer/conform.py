@@ -1,12 +1,13 @@
 """From a scan as it was taken to the grid and intensities the network knows, and back.
 
 Axes are permuted and flipped to the nearest RAS+ order, never rotated, so an oblique scan stays oblique and no voxel is
-interpolated for it. Then each axis is resampled to 1 mm and intensities are scaled to [0, 1]. The affine follows every step
-exactly.
+interpolated for it. Then each axis is resampled to 1 mm and intensities are scaled to [0, 1]. The affine follows every
+step exactly.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -15,12 +16,12 @@ import torch
 from torch.nn import functional as F
 
 from .errors import ScanError
-from .scan import Scan
+from .scan import Scan, ScanWarning
 
 SPACING_TOLERANCE = 0.05
-"""An axis whose voxel size is within this share of the target keeps its own spacing, as in SynthSeg's code (0.95-1.05 mm)."""
+"""An axis whose voxel size is this close to the target keeps its spacing (0.95-1.05 mm, as in SynthSeg's code)."""
 ANTIALIAS_SIGMA = 0.25
-"""Gaussian before downsampling, in units of the target voxel, as in SynthSeg's code; linear interpolation adds its own blur."""
+"""Gaussian before downsampling, in target voxels, as in SynthSeg's code; linear interpolation adds its own blur."""
 PERCENTILES = (0.5, 99.5)
 """Mapped to 0 and 1; from SynthSeg's code (the paper says 1 and 99). Taken over all voxels, background included."""
 CT_WINDOW_HU = (0.0, 80.0)
@@ -60,8 +61,8 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     ----------
     scan : Scan
     ct : bool, optional
-        Whether intensities are Hounsfield units, to be clipped to :data:`CT_WINDOW_HU`; by default :func:`looks_like_ct`
-        decides.
+        Whether intensities are Hounsfield units, to be clipped to :data:`CT_WINDOW_HU`; by default
+        :func:`looks_like_ct` decides.
     voxel_size : float
         Target voxel size in mm.
 
@@ -78,24 +79,31 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     is_ct = looks_like_ct(scan.data) if ct is None else ct
     if ct and not looks_like_ct(scan.data) and looks_like_ct(scan.data, offset=1024):
         raise ScanError(
-            f"{name}: treated as CT, but the values look like Hounsfield units plus 1024. Subtract 1024, or set the rescale "
-            "intercept in the header."
+            f"{name}: treated as CT, but the values look like Hounsfield units plus 1024. Subtract 1024, or set the "
+            "rescale intercept in the header."
         )
     data, affine = reorient(scan.data, scan.affine)
-    image = np.ascontiguousarray(data, dtype=np.float32)
-    if image is scan.data or np.may_share_memory(image, scan.data):
-        image = image.copy()  # what follows works in place
+    image = np.array(data, dtype=np.float32, order="C")  # a copy, for what follows works in place
     if is_ct:  # before resampling, so that bone and air do not bleed into the brain
+        if np.count_nonzero(image > CT_WINDOW_HU[1]) > np.count_nonzero((image > 0) & (image <= CT_WINDOW_HU[1])):
+            warnings.warn(
+                f"{name}: treated as CT, but most of it lies above {CT_WINDOW_HU[1]:g} HU and was cut off. If these "
+                "are no Hounsfield units, do not ask for CT.",
+                ScanWarning,
+                stacklevel=2,
+            )
         np.clip(image, *CT_WINDOW_HU, out=image)
     image, affine = resample(image, affine, voxel_size)
     low, high = np.percentile(image, PERCENTILES)
     if not low < high:  # nearly everything is background: a small stripped brain in a large field of view
         low, high = float(image.min()), float(image.max())
     if not low < high:
-        raise ScanError(
-            f"{name}: no contrast is left{' between 0 and 80 HU' if is_ct else ''}. "
-            + ("If this is no CT, do not ask for CT; else export it in Hounsfield units." if is_ct else "Export it again.")
-        )
+        if is_ct:
+            raise ScanError(
+                f"{name}: treated as CT, no contrast is left between {CT_WINDOW_HU[0]:g} and {CT_WINDOW_HU[1]:g} HU. If "
+                "this is no CT, do not ask for CT; else export it in Hounsfield units."
+            )
+        raise ScanError(f"{name}: no contrast is left at {voxel_size:g} mm. Export the scan again.")
     image -= np.float32(low)
     image /= np.float32(high - low)
     np.clip(image, 0, 1, out=image)
@@ -105,10 +113,10 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
 def looks_like_ct(data: np.ndarray, offset: float = 0.0) -> bool:
     """Tell Hounsfield units from MR intensities by the histogram of a head CT.
 
-    True if at least 1 % of the voxels are air (below -500 HU), at least 0.1 % bone (above 300 HU), at least 1 % brain (0 to
-    80 HU), and brain outweighs both what lies between air and fat (-500 to -200 HU, partial volume only) and what lies
-    between brain and bone (100 to 300 HU). MR images with an intensity offset spread over all of these. A skull-stripped CT
-    with zeros around it cannot be told from MR: say ``ct=True``.
+    True if at least 1 % of the voxels are air (below -500 HU), at least 0.1 % bone (above 300 HU), at least 1 % brain
+    (0 to 80 HU), and brain outweighs both what lies between air and fat (-500 to -200 HU, partial volume only) and what
+    lies between brain and bone (100 to 300 HU). MR images with an intensity offset spread over all of these. A
+    skull-stripped CT with zeros around it cannot be told from MR: say ``ct=True``.
 
     Parameters
     ----------
@@ -122,7 +130,7 @@ def looks_like_ct(data: np.ndarray, offset: float = 0.0) -> bool:
     bool
     """
     step = max(1, round((data.size / _CT_SAMPLES) ** (1 / data.ndim)))
-    values = data[(slice(step // 2 if min(data.shape) > step else 0, None, step),) * data.ndim].astype(np.float32) - offset
+    values = data[(slice(None, None, step),) * data.ndim].astype(np.float32) - offset
 
     def share(low: float, high: float) -> float:
         return np.count_nonzero((values >= low) & (values <= high)) / values.size
@@ -172,13 +180,14 @@ def resample(image: np.ndarray, affine: np.ndarray, voxel_size: float) -> tuple[
     """Resample each axis linearly to a voxel size; axes within :data:`SPACING_TOLERANCE` of it are left alone.
 
     An axis of n voxels of v mm becomes ceil(n v / t) voxels of t mm about the same centre, so that the field of view is
-    covered, grows by less than half a voxel at each end, and mirroring commutes with resampling. Positions beyond the outer
-    voxel centres take the outer value. Before downsampling a Gaussian of :data:`ANTIALIAS_SIGMA` target voxels is applied.
+    covered, grows by less than half a voxel at each end, and mirroring commutes with resampling. Positions beyond the
+    outer voxel centres take the outer value. Before downsampling a Gaussian of :data:`ANTIALIAS_SIGMA` target voxels is
+    applied.
 
     Parameters
     ----------
     image : numpy.ndarray
-        float32 ``[x, y, z]``.
+        ``[x, y, z]``.
     affine : numpy.ndarray
         4x4, voxel index to world in mm.
     voxel_size : float
@@ -191,26 +200,27 @@ def resample(image: np.ndarray, affine: np.ndarray, voxel_size: float) -> tuple[
     affine : numpy.ndarray
         Affine of the new grid.
     """
+    image = np.ascontiguousarray(image, dtype=np.float32)
     affine = affine.copy()
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     ratios = voxel_size / sizes
     for axis in np.argsort(-ratios):  # shrink first, it leaves less to do
         ratio, old = ratios[axis], image.shape[axis]
-        if abs(1 / ratio - 1) <= SPACING_TOLERANCE:
+        if abs(sizes[axis] / voxel_size - 1) <= SPACING_TOLERANCE + 1e-6:  # headers round to single precision
             continue
         new = max(1, int(np.ceil(old / ratio - 1e-3)))
         centres = (np.arange(new) - (new - 1) / 2) * ratio + (old - 1) / 2  # in old voxels
         image = _along(image, _weights(centres, old, ANTIALIAS_SIGMA * ratio if ratio > 1 else 0.0), axis)
         affine[:3, 3] += affine[:3, axis] * centres[0]
         affine[:3, axis] *= ratio
-    return np.ascontiguousarray(image), affine
+    return image, affine
 
 
 def pad_to_multiple(array: np.ndarray, multiple: int) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
     """Pad with zeros on both sides of each axis up to a multiple.
 
-    Padding commutes with mirroring wherever an even number of voxels is missing; of an odd number the larger half goes to
-    the end.
+    Padding commutes with mirroring wherever an even number of voxels is missing; of an odd number the larger half goes
+    to the end.
 
     Parameters
     ----------
@@ -236,10 +246,10 @@ def pad_to_multiple(array: np.ndarray, multiple: int) -> tuple[np.ndarray, tuple
 def crop_to_head(image: np.ndarray, margin: int = HEAD_MARGIN) -> tuple[slice, slice, slice]:
     """Return the box around everything that is not dark air, so that the network is not run on empty margins.
 
-    Built to err towards a larger box. The image is averaged in blocks of four voxels, which tames noise; air is judged from
-    the darker quarter of the blocks on the six faces of the image; whatever rises above it by more than 0.03 plus five
-    times its quartile spread counts as head, ghosts and table included. Where the faces are not dark (above 0.1), the whole
-    image is returned.
+    Built to err towards a larger box. The image is averaged in blocks of four voxels, which tames noise; air is judged
+    from the darker quarter of the blocks on the six faces of the image; whatever rises above it by more than 0.03 plus
+    five times its quartile spread counts as head, ghosts and table included. Where the faces are not dark (above 0.1),
+    the whole image is returned.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """From a DICOM folder or file to the sorted slices of one series and their geometry.
 
-Pixels are left to SimpleITK (GDCM), which applies the rescale slope and intercept. This file only settles what GDCM leaves
-open: which series is meant, in which order its slices lie, and whether they form a regular grid at all.
+Pixels are left to SimpleITK (GDCM), which applies the rescale slope and intercept. This file only settles what GDCM
+leaves open: which series is meant, in which order its slices lie, and whether they form a regular grid at all.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ MIN_SERIES_SLICES = 8
 """A series with fewer slices (localiser, screenshot, dose report) is passed over when a folder holds a larger one."""
 
 SPACING_TOLERANCE_MM = 0.1
-"""Allowed departure of one slice gap from the mean gap; positions are stored with about 0.01 mm, a missing slice is > 0.5 mm."""
+"""Allowed departure of one slice gap from the mean gap; positions are stored to about 0.01 mm."""
 
 TILT_TOLERANCE = 2e-3
-"""Largest sine between the slice normal and the way the slices are stacked; a tilted gantry starts at about 0.02 (1 degree)."""
+"""Largest sine between slice normal and stacking direction; a gantry tilt of one degree is 0.017."""
 
 DIRECTION_TOLERANCE = 1e-3
-"""Largest difference of a direction cosine between slices; headers keep six decimals, localisers differ by about one."""
+"""Largest difference of a direction cosine between slices; headers keep six decimals, localisers differ by one."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -69,8 +69,8 @@ def series_files(path: Path) -> list[Path]:
         if len(volumes) != 1:
             listing = "; ".join(f"{_slices(files)} slices '{_description(files[0])}': {files[0]}" for files in series)
             raise ScanError(
-                f"{path}: this folder holds {len(series)} series and it is not clear which one is meant. Give one file of "
-                f"the wanted series instead of the folder: {listing}."
+                f"{path}: this folder holds {len(series)} series and it is not clear which one is meant. Give one file "
+                f"of the wanted series instead of the folder: {listing}."
             )
         series = volumes
     return series[0]
@@ -123,13 +123,13 @@ def series_geometry(files: list[Path]) -> tuple[list[Path], tuple[int, int, int]
         worst = int(np.abs(gaps - np.median(gaps)).argmax())
         raise ScanError(
             f"{name}: the slices are unevenly spaced ({gaps[worst]:.2f} mm after slice {worst + 1}, elsewhere "
-            f"{np.median(gaps):.2f} mm): a slice is missing, or the scan was taken with two thicknesses. Copy the missing "
-            "files, or resample the series to an even spacing (3D Slicer's DICOM import, dcm2niix)."
+            f"{np.median(gaps):.2f} mm): a slice is missing, or the scan was taken with two thicknesses. Copy the "
+            "missing files, or resample the series to an even spacing (3D Slicer's DICOM import, dcm2niix)."
         )
     if np.linalg.norm(np.cross(step, normal)) > TILT_TOLERANCE * np.linalg.norm(step):
         raise ScanError(
-            f"{name}: the slices are sheared (gantry tilt). Convert the series with dcm2niix, which corrects the tilt, or "
-            "harden the acquisition transform of 3D Slicer's DICOM import, and give the result."
+            f"{name}: the slices are sheared (gantry tilt). Convert the series with dcm2niix, which corrects the tilt, "
+            "or harden the acquisition transform of 3D Slicer's DICOM import, and give the result."
         )
     spacing = headers[0].GetSpacing()
     affine = np.eye(4)

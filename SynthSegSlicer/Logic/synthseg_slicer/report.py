@@ -22,7 +22,7 @@ GAP = 12
 """Black pixels between tiles."""
 
 # (normal axis, axis down the picture, axis across it, letters at the left and right edge); all three RAS+ axes run
-# against the picture: patient right at picture left (radiological), anterior at picture left, superior or anterior on top
+# against the picture: patient right or anterior at picture left (radiological), superior or anterior on top
 _PLANES = ((2, 1, 0, "RL"), (1, 2, 0, "RL"), (0, 2, 1, "AP"))
 _GLYPHS = {
     "R": ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#"),
@@ -45,9 +45,9 @@ def overlay_picture(
 ) -> None:
     """Write a PNG of axial, coronal and sagittal slices, plain on the left and with labels on the right.
 
-    Slices are spread evenly through the labelled region. Orientation is radiological: the patient's right is at the left
-    of axial and coronal tiles; sagittal tiles face left. Letters R, L, A, P say so. Voxels are shown as they are, with true
-    proportions.
+    Slices are spread evenly through the labelled region. Orientation is radiological: the patient's right is at the
+    left of axial and coronal tiles; sagittal tiles face left. Letters R, L, A, P say so. Voxels are shown as they are,
+    with true proportions.
 
     Parameters
     ----------
@@ -131,7 +131,8 @@ def _spread(extent: slice, count: int) -> list[int]:
 
 
 def _pixels(shape: Sequence[int], spacing: Sequence[float], pixel_size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the voxel that each picture row and column shows, given a slice ``[across, down]``; both axes run backwards."""
+    """Return the voxel that each picture row and column shows, given a slice ``[across, down]``; both axes run
+    backwards."""
     counts = [max(1, round(n * s / pixel_size)) for n, s in zip(shape, spacing)]
     across, down = (((np.arange(c) + 0.5) * n / c).astype(int)[::-1] for c, n in zip(counts, shape))
     return np.ix_(down, across)
@@ -159,8 +160,8 @@ def _lettered(tile: np.ndarray, letters: str) -> np.ndarray:
     for letter, at_left in zip(letters, (True, False)):
         glyph = np.array([[c == "#" for c in row] for row in _GLYPHS[letter]]).repeat(2, axis=0).repeat(2, axis=1)
         height, width = glyph.shape
-        if tile.shape[0] < height + 4 or tile.shape[1] < 2 * width + 8:
-            continue
+        if tile.shape[0] < 2 * height or tile.shape[1] < 7 * width:
+            continue  # too small to write on
         top = (tile.shape[0] - height) // 2
         left = 2 if at_left else tile.shape[1] - width - 2
         tile[top : top + height, left : left + width][glyph] = 255

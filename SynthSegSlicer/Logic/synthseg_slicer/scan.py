@@ -1,8 +1,8 @@
 """A scan in memory, and how volumes come from and go to files.
 
-Every reader ends in :class:`Scan`, whose constructor holds the one set of checks: what is no plausible three-dimensional
-scan of a head raises :class:`~synthseg_slicer.errors.ScanError` with the file, the reason and the cure. What can be read but
-deserves a look (replaced voxels, unknown orientation) is told through :class:`ScanWarning`.
+Every reader ends in :class:`Scan`, whose constructor holds the one set of checks: what is no plausible
+three-dimensional scan of a head raises :class:`~synthseg_slicer.errors.ScanError` with the file, the reason and the
+cure. What can be read but deserves a look (replaced voxels, unknown orientation) is told through :class:`ScanWarning`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ MAX_VOXEL_SIZE_MM = 15.0
 MIN_EXTENT_MM = 15.0
 """Smallest field of view along any axis: three 5 mm slices; nothing thinner shows a structure in context."""
 MAX_EXTENT_MM = 600.0
-"""Largest field of view along any axis: a whole head and neck; longer is a whole-body scan, which must be cropped first."""
+"""Largest field of view along any axis: a whole head and neck; longer is a whole-body scan, which must be cropped
+first."""
 MAX_VOXELS = 2**29
 """Refused before memory is taken: 2 GiB as float32, several times the largest 7 T scan."""
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two voxel axes (0.06 degrees, 0.25 mm across a head); rounding in headers stays below 1e-4."""
 MIN_FINITE_FRACTION = 0.01
-"""Least share of finite voxels; a stripped brain with NaN around it in a large field of view still fills some percent."""
+"""Least share of finite voxels; a stripped brain with NaN around it in a large field of view still fills some
+percent."""
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
 MGH_SUFFIXES = (".mgz", ".mgh")
@@ -58,8 +60,8 @@ class ScanWarning(UserWarning):
 class Scan:
     """A three-dimensional image and where its voxels lie.
 
-    Voxels that are NaN or infinite are replaced, with a :class:`ScanWarning`: NaN and -inf by the smallest finite value,
-    +inf by the largest.
+    Voxels that are NaN or infinite are replaced, with a :class:`ScanWarning`: NaN and -inf by the smallest finite
+    value, +inf by the largest.
 
     Attributes
     ----------
@@ -112,11 +114,11 @@ class Scan:
 def read_scan(path: str | os.PathLike, frame: int | None = None) -> Scan:
     """Read a scan.
 
-    NIfTI (.nii, .nii.gz, .hdr/.img) and FreeSurfer (.mgz, .mgh) files go through nibabel, NRRD (.nrrd, .nhdr), MetaImage
-    (.mha, .mhd) and DICOM (a folder with one series, or any file of the series) through SimpleITK. Stored scaling (NIfTI
-    ``scl_slope``, DICOM rescale) is applied. Of a NIfTI file the sform counts if its code is set, else the qform, else voxel
-    sizes alone with a warning (nibabel's ``get_best_affine``); its spatial unit (metre, micron) is converted to mm, and
-    unstated means mm. A fourth dimension of length one is dropped.
+    NIfTI (.nii, .nii.gz, .hdr/.img) and FreeSurfer (.mgz, .mgh) files go through nibabel, NRRD (.nrrd, .nhdr),
+    MetaImage (.mha, .mhd) and DICOM (a folder with one series, or any file of the series) through SimpleITK. Stored
+    scaling (NIfTI ``scl_slope``, DICOM rescale) is applied. Of a NIfTI file the sform counts if its code is set, else
+    the qform, else voxel sizes alone with a warning (nibabel's ``get_best_affine``); its spatial unit (metre, micron)
+    is converted to mm, and unstated means mm. A fourth dimension of length one is dropped.
 
     Parameters
     ----------
@@ -155,8 +157,8 @@ def read_scan(path: str | os.PathLike, frame: int | None = None) -> Scan:
         raise
     except Exception as error:  # whatever nibabel, ITK, zlib or the file system make of a damaged file
         raise ScanError(
-            f"{path}: cannot be read ({_reason(error)}). The file is damaged, incomplete, not readable, or not what its "
-            "suffix says; copy or export it again."
+            f"{path}: cannot be read ({_reason(error)}). The file is damaged, incomplete, not readable, or not what "
+            "its suffix says; copy or export it again."
         ) from error
     raise ScanError(f"{path}: unknown kind of file. Known are {', '.join(READ_SUFFIXES)} and DICOM folders.")
 
@@ -169,11 +171,11 @@ def write_volume(path: str | os.PathLike, data: np.ndarray, affine: np.ndarray) 
     path : path-like
         Target ending in one of :data:`WRITE_SUFFIXES`; an existing file is replaced.
     data : numpy.ndarray
-        ``[x, y, z]`` or ``[x, y, z, frames]``. uint8, int16, int32, uint16 and float32 are kept (but .mgz has no uint16:
-        int32), bool becomes uint8, float16 and float64 float32, and other integers int32.
+        ``[x, y, z]`` or ``[x, y, z, frames]``. uint8, int16, int32, uint16 and float32 are kept (but .mgz has no
+        uint16: int32), bool becomes uint8, float16 and float64 float32, and other integers int32.
     affine : numpy.ndarray
-        4x4, voxel index to RAS+ world in mm. NIfTI stores it in single precision as sform and, if free of shear, as qform,
-        both with code 1 (scanner).
+        4x4, voxel index to RAS+ world in mm. NIfTI stores it in single precision as sform and, if free of shear, as
+        qform, both with code 1 (scanner).
 
     Raises
     ------
@@ -195,8 +197,8 @@ def write_volume(path: str | os.PathLike, data: np.ndarray, affine: np.ndarray) 
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file whole or not at all.
 
-    Yields a temporary path in the same folder and with the same suffix; write to it. When the block ends it is flushed to
-    disk and renamed to ``path``; when the block raises it is removed.
+    Yields a temporary path in the same folder and with the same suffix; write to it. When the block ends it is flushed
+    to disk and renamed to ``path``; when the block raises it is removed.
 
     Raises
     ------
@@ -284,15 +286,15 @@ def check_geometry(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
     if extent.min() < MIN_EXTENT_MM or extent.max() > MAX_EXTENT_MM:
         raise ScanError(
             f"{name}: the field of view {_times(f'{e:.4g}' for e in extent)} mm is implausible for a head (bounds "
-            f"{MIN_EXTENT_MM:g} to {MAX_EXTENT_MM:g} mm). Correct the voxel size in the header ({millimetres} mm), or crop a "
-            "larger scan to the head."
+            f"{MIN_EXTENT_MM:g} to {MAX_EXTENT_MM:g} mm). Correct the voxel size in the header ({millimetres} mm), or "
+            "crop a larger scan to the head."
         )
     cosines = np.abs(axes.T @ axes - np.eye(3))
     if cosines.max() > SHEAR_TOLERANCE:
         raise ScanError(
-            f"{name}: the affine is sheared (axes {np.degrees(np.arccos(cosines.max())):.1f} degrees apart instead of 90), "
-            "as after an affine registration. Resample the scan to an orthogonal grid, or restore the scanner's own affine "
-            "(in NIfTI often the qform)."
+            f"{name}: the affine is sheared (axes {np.degrees(np.arccos(cosines.max())):.1f} degrees apart instead of "
+            "90), as after an affine registration. Resample the scan to an orthogonal grid, or restore the scanner's "
+            "own affine (in NIfTI often the qform)."
         )
 
 
@@ -325,8 +327,8 @@ def _read_nibabel(path: Path, frame: int | None) -> Scan:
         import nibabel as nib  # optional inside 3D Slicer
     except ImportError as error:
         raise ScanError(
-            f"{path}: reading this format needs nibabel, which is not installed. Install it (pip install nibabel; in 3D "
-            "Slicer: slicer.util.pip_install('nibabel')) or save the scan as .nrrd."
+            f"{path}: reading this format needs nibabel, which is not installed. Install it (pip install nibabel; in "
+            "3D Slicer: slicer.util.pip_install('nibabel')) or save the scan as .nrrd."
         ) from error
     name = str(path)
     image = nib.load(path, mmap=False)
@@ -346,7 +348,7 @@ def _read_nibabel(path: Path, frame: int | None) -> Scan:
     if (proxy.slope, proxy.inter) == (1, 0):
         data = proxy.get_unscaled() if index is None else proxy[..., index]
     elif index is None:
-        data = proxy.get_scaled(np.float32)
+        data = np.asarray(proxy, dtype=np.float32)
     else:
         data = np.asarray(proxy[..., index], dtype=np.float32)
     files = [Path(part.filename) for part in image.file_map.values() if part.filename and Path(part.filename).exists()]
@@ -388,8 +390,8 @@ def _read_dicom(path: Path, frame: int | None) -> Scan:
     if len(files) == 1:
         scan = _read_itk(files[0], frame)
         warnings.warn(
-            f"{path}: multi-frame DICOM; the order and spacing of its frames are those ITK reports. Check left and right "
-            "on the result, or convert it with dcm2niix.",
+            f"{path}: multi-frame DICOM; the order and spacing of its frames are those ITK reports. Check left and "
+            "right on the result, or convert it with dcm2niix.",
             ScanWarning,
             stacklevel=3,
         )
@@ -412,7 +414,7 @@ def _pick_frame(shape: Sequence[int], frame: int | None, name: str) -> tuple[tup
     trailing = [n for n in shape[3:] if n != 1]
     frames = trailing[0] if trailing else 1
     if len(trailing) > 1:
-        raise ScanError(f"{name}: the image has more than one axis of frames (size {_times(shape)}). Give one 3D volume.")
+        raise ScanError(f"{name}: the image has more than one axis of frames ({_times(shape)}). Give one 3D volume.")
     if frame is not None and not 0 <= frame < frames:
         raise OptionError(f"{name}: frame {frame} does not exist; the file has frames 0 to {frames - 1}.")
     if frames == 0:
@@ -425,7 +427,7 @@ def _pick_frame(shape: Sequence[int], frame: int | None, name: str) -> tuple[tup
             f"frame={frames - 1}, or extract it to a file of its own."
         )
     if shape[-1] != frames:
-        raise ScanError(f"{name}: frames must be the last axis (size {_times(shape)}). Extract one to a file of its own.")
+        raise ScanError(f"{name}: frames must be the last axis ({_times(shape)}). Extract one to a file of its own.")
     return shape[:3], frame
 
 
@@ -437,8 +439,7 @@ def _check_type(dtype: np.dtype, name: str) -> None:
 
 
 def _check_itk_type(image: sitk.Image | sitk.ImageFileReader, name: str) -> None:
-    kind = sitk.GetPixelIDValueAsString(image.GetPixelIDValue()) if hasattr(image, "GetPixelIDValue") else ""
-    if "complex" in kind:
+    if "complex" in sitk.GetPixelIDValueAsString(image.GetPixelIDValue()):
         raise ScanError(f"{name}: voxels are complex numbers. Give the magnitude image.")
     if image.GetPixelIDValue() == sitk.sitkVectorUInt8 and _components(image) in (3, 4):
         raise ScanError(f"{name}: the image is in colour (RGB). Give the grey image it was made from.")
@@ -465,13 +466,13 @@ def _checked_values(data: np.ndarray, name: str) -> np.ndarray:
         share = np.count_nonzero(finite) / data.size
         if share < MIN_FINITE_FRACTION:
             raise ScanError(
-                f"{name}: {'no' if share == 0 else 'hardly any'} voxel holds a finite number ({share:.1%}; the others are "
-                "NaN or infinite). Export the scan again."
+                f"{name}: {'no' if share == 0 else 'hardly any'} voxel holds a finite number ({share:.1%}; the others "
+                "are NaN or infinite). Export the scan again."
             )
         low, high = data[finite].min(), data[finite].max()
         warnings.warn(
-            f"{name}: {data.size - np.count_nonzero(finite)} voxels ({1 - share:.1%}) are NaN or infinite; NaN was replaced "
-            f"by the smallest finite value ({low:g}), infinity by the largest ({high:g}).",
+            f"{name}: {data.size - np.count_nonzero(finite)} voxels ({1 - share:.1%}) are NaN or infinite; NaN was "
+            f"replaced by the smallest finite value ({low:g}), infinity by the largest ({high:g}).",
             ScanWarning,
             stacklevel=4,
         )
@@ -483,8 +484,8 @@ def _checked_values(data: np.ndarray, name: str) -> np.ndarray:
 
 def _warn_orientation(name: str) -> None:
     warnings.warn(
-        f"{name}: the file does not say how its axes lie in the patient; the format's default was assumed. If left and right "
-        "or up and down are wrong in the result, correct the header.",
+        f"{name}: the file does not say how its axes lie in the patient; the format's default was assumed. If left and "
+        "right or up and down are wrong in the result, correct the header.",
         ScanWarning,
         stacklevel=4,
     )
@@ -545,7 +546,8 @@ def _with_data_file(path: Path) -> list[Path]:
     """Return a file and, if it is a detached NRRD or MetaImage header, the data file it names."""
     if not _suffix(path, (".nhdr", ".mhd")):
         return [path]
-    named = re.findall(r"^(?:ElementDataFile|data ?file)\s*[:=]\s*(.+?)\s*$", path.read_text(errors="replace"), re.M | re.I)
+    header = path.read_text(errors="replace")
+    named = re.findall(r"^(?:ElementDataFile|data ?file)\s*[:=]\s*(.+?)\s*$", header, re.M | re.I)
     return [path] + [path.parent / file for file in named if (path.parent / file).is_file()]
 
 
