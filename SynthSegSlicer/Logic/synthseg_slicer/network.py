@@ -163,8 +163,12 @@ class FastUNet(nn.Module):
 
     def fine_logits(self, image: Tensor, trunk: Tensor) -> Tensor:
         """Return the fine branch's logits; ``image`` has twice the trunk's extent in each direction."""
+        return self.fine_head(self.fine_features(image, trunk))
+
+    def fine_features(self, image: Tensor, trunk: Tensor) -> Tensor:
+        """Return the fine branch's last features ``[B, fine_width, X, Y, Z]``, from which ``fine_head`` makes logits."""
         x = self.fine_image(image) + depth_to_space(self.fine_trunk(trunk))
-        return self.fine_head(self.fine(F.relu(self.fine_norm(x))))
+        return self.fine(F.relu(self.fine_norm(x), inplace=True))
 
 
 class _NormedConvolution(nn.Module):

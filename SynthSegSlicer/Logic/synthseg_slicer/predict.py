@@ -1,0 +1,433 @@
+"""From an image to posteriors, streamed: no full-resolution volume with one channel per label is ever held.
+
+Each pass (the image, and the image mirrored) keeps only the network's last features, at half resolution for
+:class:`~synthseg_slicer.network.FastUNet`. Then, plane by plane along x, heads and softmax of both passes are evaluated,
+averaged, smoothed with a Gaussian (a window of neighbouring planes is kept), and the four most probable labels of each voxel
+are stored. A plane's posteriors fit in the processor's cache, which makes this faster than whole volumes as well as smaller.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .conform import pad_to_multiple
+from .errors import DeviceError
+from .labels import flip_permutation
+from .network import FastUNet, space_to_depth
+from .weights import Model
+
+TOP = 4
+"""Labels kept per voxel. At most three can exceed the clean-up's threshold of 0.25."""
+
+SLAB = 16
+"""Planes whose full-resolution features are held at once; more costs memory and cache misses, fewer repeat borders."""
+
+CERTAIN_BACKGROUND = 0.98
+MARGIN = 8
+"""The full-resolution part runs only in the box of voxels whose coarse background probability is below
+``CERTAIN_BACKGROUND``, plus ``MARGIN`` voxels. The clean-up discards voxels with less than 0.25 foreground anyway."""
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class TopPosteriors:
+    """The most probable labels of each voxel, inside the box outside which everything is background.
+
+    Attributes
+    ----------
+    channels : uint8 array [4, x, y, z]
+        Channel (index into the label ids), most probable first; meaningless where the probability is 0.
+    probabilities : float16 array [4, x, y, z]
+        Their posterior probabilities.
+    box : tuple of three slices
+        Where the arrays lie in the whole image.
+    shape : tuple of three int
+        Of the whole image.
+    ids : tuple of int
+        Label id of each channel; the one with id 0 is background.
+    """
+
+    channels: np.ndarray
+    probabilities: np.ndarray
+    box: Box
+    shape: tuple[int, int, int]
+    ids: tuple[int, ...]
+
+    @property
+    def background(self) -> int:
+        """Channel of the background."""
+        return self.ids.index(0)
+
+    def posterior(self, channel: int) -> np.ndarray:
+        """Return one channel's probabilities for the whole image, float32 [x, y, z]."""
+        whole = np.full(self.shape, channel == self.background, np.float32)
+        whole[self.box] = self.boxed(channel)
+        return whole
+
+    def boxed(self, channel: int, part: Box = (slice(None),) * 3) -> np.ndarray:
+        """Return one channel's probabilities inside the box (or ``part`` of it), float32 [x, y, z]."""
+        found = (np.where(c[part] == channel, p[part], 0) for c, p in zip(self.channels, self.probabilities))
+        return sum(found, np.float32(0))
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the compute device by name.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "cuda:N", "mps"} or torch.device
+        ``auto`` takes CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        The name is unknown or this machine has no such device.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f"Unknown device '{device}'. Choose auto, cpu, cuda, cuda:0 (a number), or mps.") from error
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if resolved.type not in present:
+        raise DeviceError(f"Unsupported device '{device}'. Choose auto, cpu, cuda, cuda:0 (a number), or mps.")
+    if not present[resolved.type]:
+        raise DeviceError(f"This machine has no device '{device}' that this PyTorch can use. Choose auto or cpu.")
+    return resolved
+
+
+def predict(
+    model: Model,
+    image: np.ndarray,
+    *,
+    flip: bool = True,
+    device: str | torch.device = "auto",
+    smoothing: float = 0.5,
+    progress: Callable[[float], None] | None = None,
+) -> TopPosteriors:
+    """Predict the posteriors of a conformed image.
+
+    The posteriors are the mean of two passes: the image as it is, and mirrored along x with the left and right channels
+    swapped and the result mirrored back. The image is mirrored before it is padded, so a mirrored input gives exactly the
+    mirrored output whatever its size. On CUDA the network runs in half precision. When the memory of a GPU does not
+    suffice, a warning is issued and the CPU used.
+
+    Parameters
+    ----------
+    model : Model
+        Network and labels.
+    image : float32 array [x, y, z]
+        Intensities in [0, 1], RAS order.
+    flip : bool
+        Average with the mirrored pass.
+    device : torch.device or str
+        See :func:`resolve_device`.
+    smoothing : float
+        Standard deviation in voxels of the Gaussian that smooths the posteriors, truncated at two standard deviations;
+        0 for none.
+    progress : callable, optional
+        Called with the fraction done, in [0, 1]; an exception that it raises stops the prediction.
+
+    Returns
+    -------
+    TopPosteriors
+
+    Raises
+    ------
+    DeviceError
+        The device is unknown, or the machine's own memory does not suffice.
+    """
+    device = resolve_device(device)
+    progress = progress or (lambda fraction: None)
+    try:
+        return _predict(model, image, flip, device, smoothing, progress)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        if device.type == "cpu":
+            raise DeviceError(f"Not enough memory for an image of {image.shape} voxels. Crop it around the head.") from error
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    warnings.warn(f"The memory of the device {device} does not suffice; this scan was computed on the CPU.", stacklevel=2)
+    return _predict(model, image, flip, torch.device("cpu"), smoothing, progress)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether torch ran out of memory; only CUDA has an exception class of its own, hence the text."""
+    return any(text in str(error).lower() for text in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
+@torch.inference_mode()
+def _predict(
+    model: Model, image: np.ndarray, flip: bool, device: torch.device, smoothing: float, progress: Callable[[float], None]
+) -> TopPosteriors:
+    network = _prepared(model.network, device)
+    plain = list(range(len(model.ids)))
+    passes = [_Pass(image, False, network, plain, _between(progress, 0.0, 0.25 if flip else 0.5))]
+    if flip:
+        order = flip_permutation(model.ids, model.partners)
+        passes.append(_Pass(image, True, network, order, _between(progress, 0.25, 0.5)))
+    box = _union([p.foreground(model.ids.index(0)) for p in passes], image.shape)
+    shape = tuple(s.stop - s.start for s in box)
+    channels = np.zeros((TOP, *shape), np.uint8)
+    probabilities = np.zeros((TOP, *shape), np.float16)
+    if not channels.size:  # nothing but background; there is no plane to compute
+        return TopPosteriors(channels, probabilities, box, image.shape, model.ids)
+    top = min(TOP, len(model.ids))
+    for x, plane in enumerate(_smoothed_planes(passes, box, image.shape, _kernel(smoothing))):
+        values, indices = plane.topk(top, dim=-1)
+        channels[:top, x] = indices.permute(2, 0, 1).to(torch.uint8).cpu().numpy()
+        probabilities[:top, x] = values.permute(2, 0, 1).half().cpu().numpy()
+        progress(0.5 + 0.5 * (x + 1) / shape[0])
+    return TopPosteriors(channels, probabilities, box, image.shape, model.ids)
+
+
+def _prepared(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network on the device: half precision on CUDA, channels last on both kinds of processor."""
+    if device.type == "cuda":
+        network = copy.deepcopy(network).half()
+    return network.to(device, memory_format=torch.channels_last_3d)
+
+
+class _Pass:
+    """One pass of a network over the image, mirrored along x or not: its last features, and its logits plane by plane.
+
+    Coordinates outside this class are those of the image as given; inside, those of the padded, maybe mirrored one.
+
+    Parameters
+    ----------
+    image : float32 array [x, y, z]
+        As given to :func:`predict`.
+    mirrored : bool
+        Whether this pass sees the image mirrored along x.
+    network : nn.Module
+        :class:`FastUNet`, or a network with ``features`` and a 1x1x1 ``head`` such as the paper's, or any other.
+    order : list of int
+        Order in which the logits' channels are returned.
+    progress : callable
+        Called with the fraction of the network's convolutions that were run.
+    """
+
+    def __init__(
+        self, image: np.ndarray, mirrored: bool, network: nn.Module, order: list[int], progress: Callable[[float], None]
+    ):
+        self.mirrored, self.network, self.order = mirrored, network, order
+        self.extent = image.shape
+        padded, inside = pad_to_multiple(image[::-1] if mirrored else image, network.multiple)
+        self.before = tuple(s.start for s in inside)
+        parameter = next(network.parameters())
+        x = torch.from_numpy(np.ascontiguousarray(padded))[None, None].to(parameter.device, parameter.dtype)
+        self.shape = tuple(x.shape[2:])
+        self.fast = isinstance(network, FastUNet)
+        with _counting_convolutions(network, progress):
+            if self.fast:
+                self.image, self.fine = x, _FineBranch(network)
+                self.trunk = network.trunk(_channels_last(space_to_depth(x)))
+                self.coarse_head, self.head = _linear(network.coarse_head, order), _linear(network.fine_head, order)
+            elif hasattr(network, "features"):
+                self.features = network.features(x)
+                self.head = _linear(network.head, order)
+            else:
+                self.features = network(x)[:, order]
+                self.head = None
+        self._slab = None
+
+    def logits(self, x: int, region: tuple[slice, slice]) -> Tensor:
+        """Return logits ``[y, z, labels]`` of plane ``x``.
+
+        ``region`` is a range of y and z in padded coordinates, for :class:`FastUNet` with even bounds; the outermost
+        ``reach`` voxels are valid only where the padded image ends.
+        """
+        if self.mirrored:
+            x = self.extent[0] - 1 - x
+        x += self.before[0]
+        if not self.fast:
+            features = self.features[0, :, x, region[0], region[1]].permute(1, 2, 0)
+            return features if self.head is None else F.linear(features, *self.head)
+        if self._slab is None or self._slab[0] != (x // SLAB, region):
+            self._slab = ((x // SLAB, region), *self._open_slab(x // SLAB, region))
+        _, start, features, coarse_start, coarse = self._slab
+        # Trilinear upsampling, x first: the plane lies a quarter of a coarse voxel away from the nearer coarse plane.
+        near, far = x // 2, x // 2 + (1 if x % 2 else -1)
+        far = min(max(far, 0), self.shape[0] // 2 - 1)
+        plane = torch.lerp(coarse[near - coarse_start], coarse[far - coarse_start], 0.25)[None].permute(0, 3, 1, 2)
+        plane = F.interpolate(plane, scale_factor=2, mode="bilinear", align_corners=False)[0].permute(1, 2, 0).contiguous()
+        weight = self.head[0]
+        plane.view(-1, weight.shape[0]).addmm_(features[x - start].reshape(-1, weight.shape[1]), weight.T)
+        return plane
+
+    def _open_slab(self, slab: int, region: tuple[slice, slice]) -> tuple[int, Tensor, int, Tensor]:
+        """Return the fine features ``[x, y, z, C]`` and coarse logits ``[x/2, y/2, z/2, labels]`` of a slab, with starts."""
+        reach = self.network.reach
+        start, stop = max(slab * SLAB - reach, 0), min((slab + 1) * SLAB + reach, self.shape[0])
+        wide = (slice(start, stop), *region)
+        trunk = self.trunk[0][(slice(None), *(slice(s.start // 2, s.stop // 2) for s in wide))].permute(1, 2, 3, 0)
+        features = self.fine(self.image[0, 0][wide], trunk)
+        weight, bias = self.coarse_head
+        return start, features, start // 2, F.linear(trunk, weight, bias + self.head[1])
+
+    def foreground(self, background: int) -> Box | None:
+        """Return the box of voxels that may be foreground, in the image's coordinates; None if there are none."""
+        if not self.fast:
+            return tuple(slice(0, n) for n in self.extent)
+        certain = [
+            F.linear(plane.permute(1, 2, 0), *self.coarse_head).float().softmax(-1)[..., background] > CERTAIN_BACKGROUND
+            for plane in self.trunk[0].unbind(1)
+        ]
+        found = torch.nonzero(~torch.stack(certain))
+        if not len(found):
+            return None
+        low = (2 * found.amin(0)).tolist()
+        high = (2 * found.amax(0) + 2).tolist()
+        x, y, z = (slice(lo - b, hi - b) for lo, hi, b in zip(low, high, self.before))
+        if self.mirrored:
+            x = slice(self.extent[0] - x.stop, self.extent[0] - x.start)
+        return x, y, z
+
+
+class _FineBranch:
+    """The fine branch of :class:`FastUNet` for inference: ``network.fine_features``, rearranged for speed.
+
+    Channels last throughout, the normalisation folded into the two convolutions before it, the sub-pixel convolution as a
+    matrix product whose output needs no transposition, and the convolution of the single-channel image in 2D with three
+    planes as channels: torch's 3D convolution is slow for one channel on the CPU.
+    """
+
+    def __init__(self, network: FastUNet):
+        norm = network.fine_norm
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        width = len(scale)
+        self.image_weight = network.fine_image.weight[:, 0] * scale[:, None, None, None]
+        trunk = network.fine_trunk
+        by_voxel = torch.arange(8 * width, device=scale.device).view(width, 8).T.flatten()  # channel order of the matrix
+        self.trunk_weight = (trunk.weight[:, :, 0, 0, 0] * scale.repeat_interleave(8)[:, None])[by_voxel]
+        bias = trunk.bias.view(width, 8) + (network.fine_image.bias - norm.running_mean)[:, None]
+        self.bias = (bias * scale[:, None] + norm.bias[:, None]).T.flatten()
+        self.last = network.fine
+
+    def __call__(self, image: Tensor, trunk: Tensor) -> Tensor:
+        """Return features ``[2x, 2y, 2z, C]`` from an image ``[2x, 2y, 2z]`` and trunk features ``[x, y, z, C']``."""
+        x, y, z = trunk.shape[:3]
+        blocks = F.linear(trunk, self.trunk_weight, self.bias).view(x, y, z, 2, 2, 2, -1)
+        features = blocks.permute(0, 3, 1, 4, 2, 5, 6).reshape(2 * x, 2 * y, 2 * z, -1)
+        planes = F.pad(image[None, None], (0, 0, 0, 0, 1, 1))[0, 0]
+        planes = torch.stack([planes[:-2], planes[1:-1], planes[2:]], dim=-1).permute(0, 3, 1, 2)
+        features.add_(F.conv2d(planes, self.image_weight, padding=1).permute(0, 2, 3, 1)).relu_()
+        return self.last(features[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0)
+
+
+def _smoothed_planes(
+    passes: list[_Pass], box: Box, shape: tuple[int, int, int], kernel: list[float]
+) -> Iterator[Tensor]:
+    """Yield the smoothed mean posteriors ``[y, z, labels]`` of the passes for each plane of the box.
+
+    The image's border voxels are repeated beyond the border, so that probabilities keep adding up to 1.
+    """
+    radius = len(kernel) - 1
+    before, padded = passes[0].before, passes[0].shape
+    reach = getattr(passes[0].network, "reach", 0) + radius
+    region, inner = [], []
+    for axis in (1, 2):
+        start = max(box[axis].start - reach + before[axis], 0) // 2 * 2
+        stop = min(-(-(box[axis].stop + reach + before[axis]) // 2) * 2, padded[axis])
+        region.append(slice(start, stop))
+        wanted = torch.arange(box[axis].start - radius, box[axis].stop + radius).clamp(0, shape[axis] - 1)
+        inner.append(wanted + before[axis] - start)
+    window: deque[Tensor] = deque(maxlen=2 * radius + 1)
+    done = None
+    for x in range(box[0].start - radius, box[0].stop + radius):
+        if done != (x := min(max(x, 0), shape[0] - 1)):
+            mean = passes[0].logits(x, tuple(region)).float().softmax(-1)
+            for other in passes[1:]:
+                mean = mean.add_(other.logits(x, tuple(region)).float().softmax(-1))
+            plane = mean.div_(len(passes))
+            for axis, wanted in enumerate(inner):
+                plane = _blur([_shifted(plane, axis, wanted, step, radius) for step in range(2 * radius + 1)], kernel)
+            done = x
+        window.append(plane)
+        if len(window) == 2 * radius + 1:
+            yield _blur(list(window), kernel)
+
+
+def _shifted(plane: Tensor, axis: int, wanted: Tensor, step: int, radius: int) -> Tensor:
+    """Return ``plane`` at the indices ``wanted`` of an axis, shifted by ``step``; a view where they are consecutive."""
+    part = wanted[step : len(wanted) - 2 * radius + step]
+    if part[-1] - part[0] == len(part) - 1:
+        return plane.narrow(axis, int(part[0]), len(part))
+    return plane.index_select(axis, part.to(plane.device))
+
+
+def _blur(shifted: list[Tensor], kernel: list[float]) -> Tensor:
+    """Return the weighted sum of the centre tensor and its symmetric neighbours; ``kernel`` starts at the centre."""
+    centre = len(kernel) - 1
+    if not centre:
+        return shifted[0]
+    result = (shifted[centre - 1] + shifted[centre + 1]).mul_(kernel[1]).add_(shifted[centre], alpha=kernel[0])
+    for step in range(2, centre + 1):
+        result.add_(shifted[centre - step], alpha=kernel[step]).add_(shifted[centre + step], alpha=kernel[step])
+    return result
+
+
+def _kernel(sigma: float) -> list[float]:
+    """Return half of a Gaussian kernel truncated at two standard deviations, from its centre outwards; its sum is 1."""
+    radius = math.ceil(2 * sigma)
+    half = [math.exp(-0.5 * (step / sigma) ** 2) if sigma else 1.0 for step in range(radius + 1)]
+    total = half[0] + 2 * sum(half[1:])
+    return [weight / total for weight in half]
+
+
+def _union(boxes: list[Box | None], shape: tuple[int, int, int]) -> Box:
+    """Return the smallest box around all boxes, ``MARGIN`` wider, inside the image; an empty one if there are none."""
+    boxes = [box for box in boxes if box is not None]
+    if not boxes:
+        return (slice(0, 0),) * 3
+    return tuple(
+        slice(max(min(b[axis].start for b in boxes) - MARGIN, 0), min(max(b[axis].stop for b in boxes) + MARGIN, n))
+        for axis, n in enumerate(shape)
+    )
+
+
+def _linear(head: nn.Conv3d, order: list[int]) -> tuple[Tensor, Tensor]:
+    """Return a 1x1x1 convolution as weight ``[labels, channels]`` and bias, its output channels in a new order."""
+    return head.weight[order, :, 0, 0, 0], head.bias[order]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _between(progress: Callable[[float], None], low: float, high: float) -> Callable[[float], None]:
+    return lambda fraction: progress(low + (high - low) * fraction)
+
+
+@contextmanager
+def _counting_convolutions(network: nn.Module, progress: Callable[[float], None]) -> Iterator[None]:
+    """Call ``progress`` with the fraction of convolutions begun, at each convolution of the network."""
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv3d)]
+    begun = iter(range(1, 1 << 30))
+    hooks = [
+        module.register_forward_pre_hook(lambda *_: progress(min(next(begun) / len(convolutions), 1.0)))
+        for module in convolutions
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
