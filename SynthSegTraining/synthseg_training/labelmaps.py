@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class LabelMapSet:
                     source=str(cache["source"]),
                     licence=str(cache["licence"]),
                 )
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             message = f"{path} is no label-map cache ({error}). Write one with 'synthseg-train prepare'."
             raise ScanError(message) from error
 

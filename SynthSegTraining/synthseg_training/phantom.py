@@ -1,4 +1,4 @@
-"""A procedural head: label maps drawn from ellipsoids, tubes and folded surfaces, to try and test everything without data.
+"""A procedural head: label maps of ellipsoids, tubes and folded surfaces, to try and test everything without data.
 
 It has the labels and roughly the shapes and sizes of the whole-head maps that the networks are trained on, but is no
 anatomical atlas: networks trained on it are for demonstration only.
@@ -43,8 +43,8 @@ _MIDLINE = (
 )
 _FACE = (
     (509, (0, 70, -60), (11, 18, 15)),
-    (506, (-31, 77, -33), (12, 12, 12)),
-    (506, (31, 77, -33), (12, 12, 12)),
+    (506, (-31, 68, -34), (12, 12, 12)),
+    (506, (31, 68, -34), (12, 12, 12)),
 )
 # Tubes: label, points, radius in mm
 _TUBES = (
@@ -52,8 +52,8 @@ _TUBES = (
     (514, ((0, 84, 8), (0, 68, 46), (0, 30, 69), (0, -20, 71), (0, -66, 49), (0, -84, 14)), 3.2),
     *((514, ((s * 42, -14, -62), (s * 30, -8, -118)), 4.0) for s in (-1, 1)),
     *((502, ((s * 26, 8, -118), (s * 24, 8, -60), (s * 12, 12, -40)), 3.0) for s in (-1, 1)),
-    *((530, ((s * 31, 65, -33), (s * 24, 46, -30), (s * 9, 20, -23)), 2.5) for s in (-1, 1)),
-    *((508, ((s * 31, 72, -33 + d), (s * 25, 46, -30 + d / 2)), 2.5) for s in (-1, 1) for d in (-11, 11)),
+    *((530, ((s * 31, 58, -33), (s * 24, 42, -30), (s * 9, 20, -23)), 2.5) for s in (-1, 1)),
+    *((508, ((s * 31, 64, -34 + d), (s * 25, 42, -30 + d / 2)), 2.5) for s in (-1, 1) for d in (-11, 11)),
 )
 
 
@@ -162,7 +162,7 @@ class _Canvas:
     def _cerebrum(self) -> None:
         centre, radii = _CEREBRUM
         depth = (1 - self._radius(centre, radii)) * min(radii)
-        depth -= 9 * np.clip(self._folds(24.0), 0, None)  # sulci
+        depth -= 9 * np.clip(self._folds(18.0), 0, None)  # sulci
         callosum = (self.y / 44) ** 2 + ((self.z - 4) / 28) ** 2 < 1
         depth = np.minimum(depth, np.where(callosum, np.inf, np.abs(self.x) - 1.3))
         left = np.broadcast_to(self.x < 0, depth.shape)

@@ -98,9 +98,9 @@ class GaussianMixture:
                 index = labels.index(label)
                 means[index], stds[index] = (self._draw_prior(rng, bounds) for bounds in (prior.mean, prior.std))
         for group in anatomy.shared:
-            first, *others = (labels.index(label) for label in group if label in labels) or (None,)
-            for other in others:
-                means[other], stds[other] = means[first], stds[first]
+            present = [labels.index(label) for label in group if label in labels]
+            for other in present[1:]:
+                means[other], stds[other] = means[present[0]], stds[present[0]]
         return GaussianParameters(means, stds, contrast)
 
     def _draw_prior(self, rng: torch.Generator, bounds: tuple[float, float]) -> float:

@@ -191,9 +191,9 @@ def integrate(velocity: Tensor) -> Tensor:
     count = velocity.shape[-1]
     axis = torch.linspace(-1, 1, count, device=velocity.device)
     # grid_sample wants the last array axis first
-    identity = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1)[None]
+    identity = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1])[None]
     displacement = velocity.flip(1) / 2**SQUARINGS
     for _ in range(SQUARINGS):
-        there = identity + displacement.permute(0, 2, 3, 4, 1)
+        there = (identity + displacement).permute(0, 2, 3, 4, 1)
         displacement = displacement + F.grid_sample(displacement, there, padding_mode="border", align_corners=True)
     return displacement.flip(1)
