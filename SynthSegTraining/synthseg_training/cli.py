@@ -1,0 +1,200 @@
+"""Command line of the training package: ``synthseg-train prepare | phantom | generate | fit | evaluate | export``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthseg_slicer.errors import SynthSegError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0, or 2 after an error that was reported in one line.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (SynthSegError, ValueError, OSError, FloatingPointError) as error:
+        print(f"synthseg-train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="synthseg-train", description="Train SynthSeg networks on synthetic scans.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    prepare = commands.add_parser("prepare", help="pack a folder of label maps into one file to train from")
+    prepare.add_argument("folder", type=Path, help="label maps (NIfTI or MGZ), isotropic")
+    prepare.add_argument("-o", "--output", type=Path, required=True, help="the .npz to write")
+    prepare.add_argument("--source", default="", help="where the maps come from, for the model card")
+    prepare.add_argument("--licence", default="", help="their licence, for the model card")
+    prepare.set_defaults(run=_prepare)
+
+    phantom = commands.add_parser("phantom", help="write procedural head phantoms as label maps: train without any data")
+    phantom.add_argument("folder", type=Path)
+    phantom.add_argument("-n", "--number", type=int, default=5)
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.add_argument("--voxel-size", type=float, default=1.0, help="mm")
+    phantom.set_defaults(run=_phantom)
+
+    generate = commands.add_parser("generate", help="draw samples: a PNG sheet with contours, and NIfTI files if asked")
+    _recipe_arguments(generate)
+    generate.add_argument("-o", "--output", type=Path, required=True, help="folder for sheet.png and the samples")
+    generate.add_argument("-n", "--number", type=int, default=12, help="samples on the sheet")
+    generate.add_argument("--volumes", type=int, default=0, help="samples to write as NIfTI images with their label maps")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--stage", type=int, default=-1, help="stage of the recipe whose settings to use; last by default")
+    generate.set_defaults(run=_generate)
+
+    fit = commands.add_parser("fit", help="train; the same command goes on where it was stopped")
+    _recipe_arguments(fit)
+    fit.add_argument("-o", "--output", type=Path, required=True, help="folder for checkpoints and learning curves")
+    fit.add_argument("--resume", type=Path, help="checkpoint or weights file to begin from (such as the bundled brain.pt)")
+    fit.add_argument("--start-step", type=int, help="step of the recipe at which to begin")
+    fit.add_argument("--max-minutes", type=float, default=math.inf, help="stop and save after this time")
+    fit.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    fit.add_argument("--compile", action="store_true", help="compile the network")
+    fit.add_argument("--threads", type=int, help="CPU threads")
+    fit.set_defaults(run=_fit)
+
+    evaluate = commands.add_parser("evaluate", help="Dice and SD95 on real scans (NAME_image.nii.gz, NAME_dseg.nii.gz)")
+    evaluate.add_argument("folder", type=Path)
+    evaluate.add_argument("-o", "--output", type=Path, required=True, help="folder for tables")
+    evaluate.add_argument("--model", type=Path, help="weights file; the bundled ones by default")
+    evaluate.add_argument("--names", nargs="+", default=[], help="only these scans")
+    evaluate.add_argument("--fast", action="store_true", help="one pass instead of the mean of both flips")
+    evaluate.add_argument("--device", default="auto")
+    evaluate.add_argument("--no-sd95", action="store_true", help="leave out surface distances")
+    evaluate.add_argument("--keep", type=Path, help="folder for the segmentations")
+    evaluate.set_defaults(run=_evaluate)
+
+    export = commands.add_parser("export", help="write a checkpoint's averaged weights with their card")
+    _recipe_arguments(export)
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("-o", "--output", type=Path, required=True, help="NAME.pt to write")
+    export.add_argument("--norm-samples", type=int, default=0, help="samples to re-estimate batch normalisation over")
+    export.add_argument("--facts", type=Path, help="JSON file with more entries for the card")
+    export.set_defaults(run=_export)
+    return parser
+
+
+def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, help="recipe file (YAML or JSON), see SynthSegTraining/recipes")
+    parser.add_argument("--maps", type=Path, required=True, help="label maps packed by 'prepare'")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings, for example stages.0.steps=100"
+    )
+
+
+# Imports are local: 'fit' must run on a bare machine without nibabel, pandas or matplotlib, and --help at once.
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from synthseg_training.labelmaps import prepare
+
+    maps = prepare(options.folder, options.output, source=options.source, licence=options.licence)
+    size = options.output.stat().st_size / 1e6
+    print(f"{len(maps)} maps with {len(maps.labels)} labels at {maps.voxel_size:g} mm: {options.output} ({size:.1f} MB)")
+
+
+def _phantom(options: argparse.Namespace) -> None:
+    from synthseg_training.phantom import write_phantoms
+
+    for path in write_phantoms(options.folder, options.number, seed=options.seed, voxel_size=options.voxel_size):
+        print(path)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    import numpy as np
+    import torch
+    from synthseg_slicer.scan import write_volume
+
+    from synthseg_training.generation import Generator
+    from synthseg_training.sheet import write_sheet
+    from synthseg_training.training.loop import stage_config
+
+    recipe, maps = _load(options)
+    stage = recipe.stages[options.stage]
+    generator = Generator(maps, stage_config(recipe, stage, stage.steps))
+    options.output.mkdir(parents=True, exist_ok=True)
+    sheet = options.output / "sheet.png"
+    write_sheet(sheet, generator, count=options.number, seed=options.seed)
+    print(sheet)
+    rng = torch.Generator().manual_seed(options.seed)
+    affine = np.diag([stage.voxel_size] * 3 + [1.0])
+    ids = np.array(generator.config.output_ids, np.int16)
+    for index in range(options.volumes):
+        image, target = generator.sample(rng)
+        write_volume(options.output / f"sample-{index:03d}_image.nii.gz", image[0].numpy(), affine)
+        write_volume(options.output / f"sample-{index:03d}_dseg.nii.gz", ids[target.numpy()], affine)
+        print(options.output / f"sample-{index:03d}_image.nii.gz")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    import torch
+
+    from synthseg_training.training.loop import fit
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    recipe, maps = _load(options)
+    checkpoint = fit(
+        recipe,
+        maps,
+        options.output,
+        resume=options.resume,
+        start_step=options.start_step,
+        max_minutes=options.max_minutes,
+        device=options.device,
+        compile=options.compile,
+    )
+    print(checkpoint)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from synthseg_slicer.weights import load_model
+
+    from synthseg_training.evaluation.scans import evaluate
+
+    result = evaluate(
+        options.folder,
+        load_model(path=options.model),
+        names=options.names,
+        fast=options.fast,
+        device=options.device,
+        sd95=not options.no_sd95,
+        keep=options.keep,
+        report=lambda line: print(line, flush=True),
+    )
+    result.save(options.output)
+    print(f"\n{result.summary()}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from synthseg_training.export import export
+
+    recipe, maps = _load(options)
+    facts = json.loads(options.facts.read_text(encoding="utf-8")) if options.facts else None
+    path = export(recipe, options.checkpoint, options.output, maps=maps, norm_samples=options.norm_samples, facts=facts)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _load(options: argparse.Namespace):
+    from synthseg_training.labelmaps import LabelMapSet
+    from synthseg_training.training.recipe import load_recipe
+
+    return load_recipe(options.recipe, options.set), LabelMapSet.load(options.maps)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The training loop on phantoms: it learns, resumes, stops in time, and what it exports segments."""
+
+import csv
+
+import pytest
+import torch
+
+from synthseg_slicer.network import FastUNet
+from synthseg_slicer.weights import load_model
+from synthseg_training.cli import main
+from synthseg_training.export import export
+from synthseg_training.labelmaps import prepare
+from synthseg_training.phantom import write_phantoms
+from synthseg_training.training import checkpoint
+from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
+from synthseg_training.training.loop import fit
+from synthseg_training.training.recipe import Recipe, Stage
+
+TINY = {"architecture": "fast", "widths": [4, 8], "fine_width": 4}
+EASY = {
+    "crop": 16,
+    "voxel_size": 4.0,
+    "loss": "dice_ce",
+    "rate": 1e-2,
+    "difficulty": (0.0, 0.0),
+    "realistic_share": (1.0, 1.0),
+    "generator": {"gmm": {"contrasts": ["t1"], "realistic_spread": 0.0}},
+}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, 3, voxel_size=4.0)
+    return prepare(folder, folder / "maps.npz", source="phantoms", licence="none")
+
+
+def recipe(*stages, **settings):
+    return Recipe("tiny", list(stages), network=TINY, **{"optimizer": "adamw", "seed": 5, **settings})
+
+
+def rows(folder):
+    with (folder / "curves.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_training_learns_and_leaves_curves_and_weights(phantoms, tmp_path):
+    stages = (Stage(steps=160, **EASY),)
+    settings = recipe(*stages, held_out=["phantom_03"], ema=0.9, validate_every=80, validation_samples=2)
+    fit(settings, phantoms, tmp_path, device="cpu")
+    table = rows(tmp_path)
+    assert float(table[-1]["loss"]) < 0.8 * float(table[0]["loss"])
+    scores = [float(row["validation_dice"]) for row in table if row["validation_dice"]]
+    assert len(scores) == 2 and scores[1] > max(0.15, scores[0])
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    assert (tmp_path / "weights.pt").stat().st_size < 0.3 * (tmp_path / "last.pt").stat().st_size
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(phantoms, tmp_path):
+    settings = recipe(Stage(steps=6, **EASY), ema=0.9)
+    whole = checkpoint.load(fit(settings, phantoms, tmp_path / "whole", device="cpu"))
+    half = fit(recipe(Stage(steps=3, **EASY), ema=0.9), phantoms, tmp_path / "half", device="cpu")
+    parts = checkpoint.load(fit(settings, phantoms, tmp_path / "parts", resume=half, device="cpu"))
+    assert parts["step"] == whole["step"] == 6
+    for kind in ("network", "ema"):
+        for name, value in whole[kind].items():
+            torch.testing.assert_close(parts[kind][name], value, msg=f"{kind} {name}")
+
+
+def test_the_same_seed_trains_the_same_network(phantoms, tmp_path):
+    settings = recipe(Stage(steps=3, **EASY))
+    states = [
+        checkpoint.load(fit(settings, phantoms, tmp_path / name, device="cpu"))["network"] for name in ("one", "two")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_time_box_stops_and_saves(phantoms, tmp_path):
+    path = fit(recipe(Stage(steps=10_000, **EASY)), phantoms, tmp_path, max_minutes=0.02, device="cpu")
+    assert 0 < checkpoint.load(path)["step"] < 10_000
+
+
+def test_training_goes_on_in_its_own_folder(phantoms, tmp_path):
+    settings = recipe(Stage(steps=4, **EASY))
+    fit(settings, phantoms, tmp_path, max_minutes=0, device="cpu")
+    assert checkpoint.load(fit(settings, phantoms, tmp_path, device="cpu"))["step"] == 4
+
+
+def test_trunk_then_whole_then_still_statistics(phantoms, tmp_path):
+    trunk = Stage(steps=2, trunk_only=True, **{**EASY, "crop": 8, "voxel_size": 8.0})
+    whole = Stage(steps=2, coarse_weight=0.3, **EASY)
+    still = Stage(steps=2, frozen_norm=True, **EASY)
+    first = checkpoint.load(fit(recipe(trunk), phantoms, tmp_path / "a", device="cpu"))["network"]
+    second = checkpoint.load(fit(recipe(trunk, whole), phantoms, tmp_path / "b", device="cpu"))["network"]
+    third = checkpoint.load(fit(recipe(trunk, whole, still), phantoms, tmp_path / "c", device="cpu"))["network"]
+    torch.manual_seed(5)
+    untrained = FastUNet(widths=(4, 8), fine_width=4).state_dict()
+    assert torch.equal(first["fine.conv.weight"], untrained["fine.conv.weight"])
+    assert not torch.equal(first["encoder.0.0.conv.weight"], untrained["encoder.0.0.conv.weight"])
+    assert not torch.equal(second["fine.conv.weight"], first["fine.conv.weight"])
+    assert not torch.equal(third["fine.conv.weight"], second["fine.conv.weight"])
+    # Re-estimated once when the stage began, then still: as many batches as the estimate took, not one more.
+    assert int(third["fine.norm.num_batches_tracked"]) == 32
+
+
+def test_an_exploding_loss_stops_with_advice(phantoms, tmp_path):
+    stage = Stage(steps=60, **{**EASY, "rate": 1e30})
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        fit(recipe(stage), phantoms, tmp_path, device="cpu")
+
+
+def test_average_of_weights_follows_its_definition():
+    network = torch.nn.Linear(2, 2, bias=False)
+    average = WeightAverage(network, decay=0.5)
+    start = average.state["weight"].clone()
+    with torch.no_grad():
+        network.weight.add_(1.0)
+    average.update(network)
+    torch.testing.assert_close(average.state["weight"], start + 1 - 2 / 21)
+
+
+def test_norm_statistics_become_the_mean_over_samples():
+    network = torch.nn.Sequential(torch.nn.BatchNorm3d(1))
+    images = [torch.full((1, 1, 2, 2, 2), value) for value in (1.0, 2.0, 6.0)]
+    estimate_norm_statistics(network, network, images)
+    (layer,) = batch_norms(network)
+    assert layer.running_mean.item() == pytest.approx(3.0)
+    assert layer.momentum == 0.1
+
+
+def test_a_foreign_file_is_no_checkpoint(tmp_path):
+    torch.save({"weights": 1}, tmp_path / "foreign.pt")
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        checkpoint.load(tmp_path / "foreign.pt")
+
+
+def test_exported_weights_are_the_averaged_ones_and_training_goes_on_from_them(phantoms, tmp_path):
+    settings = recipe(Stage(steps=3, **EASY), ema=0.9)
+    last = fit(settings, phantoms, tmp_path / "run", device="cpu")
+    path = export(settings, last, tmp_path / "tiny.pt", maps=phantoms, norm_samples=2, facts={"note": "test"})
+    model = load_model(path=path)
+    assert model.card["steps"] == 3
+    assert model.card["label_maps"]["source"] == "phantoms"
+    assert model.card["note"] == "test"
+    averaged = checkpoint.load(last)["ema"]["coarse_head.weight"]
+    torch.testing.assert_close(model.network.coarse_head.weight, averaged, rtol=1e-3, atol=1e-4)
+    onward = fit(settings, phantoms, tmp_path / "onward", resume=path, device="cpu")
+    assert checkpoint.load(onward)["step"] == 3
+
+
+def test_the_command_line_prepares_generates_trains_and_exports(tmp_path, capsys):
+    settings = tmp_path / "recipe.yaml"
+    settings.write_text(
+        "name: tiny\nnetwork: {architecture: fast, widths: [4, 8], fine_width: 4}\n"
+        "stages: [{steps: 2, crop: 16, voxel_size: 4.0, loss: dice_ce}]\n"
+    )
+    maps = ["--maps", str(tmp_path / "maps.npz")]
+    assert main(["phantom", str(tmp_path / "heads"), "-n", "2", "--voxel-size", "4"]) == 0
+    assert main(["prepare", str(tmp_path / "heads"), "-o", maps[1]]) == 0
+    assert main(["generate", str(settings), *maps, "-o", str(tmp_path / "samples"), "-n", "2", "--volumes", "1"]) == 0
+    assert main(["fit", str(settings), *maps, "-o", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert main(["export", str(settings), str(tmp_path / "run/last.pt"), *maps, "-o", str(tmp_path / "tiny.pt")]) == 0
+    assert (tmp_path / "samples/sheet.png").exists()
+    assert (tmp_path / "samples/sample-000_dseg.nii.gz").exists()
+    assert load_model(path=tmp_path / "tiny.pt").card["steps"] == 2
+    capsys.readouterr()
+    assert main(["fit", str(settings), "--maps", "nowhere.npz", "-o", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "nowhere.npz" in error and "Traceback" not in error
