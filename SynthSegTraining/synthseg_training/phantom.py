@@ -136,7 +136,7 @@ class _Canvas:
             if label in (511, 507):
                 around = thickness - 12.5
                 neck = np.hypot(self.x, neck_centre) < 50 + around
-                inside |= self._radius((0, 42, -55), (52, 54, 58), around) < 1
+                inside |= self._radius((0, 44, -50), (54, 56, 56), around) < 1
                 inside |= neck & (self.z < -40)
             self.labels[inside] = label
         # The jaw, and the spinal canal with its vertebrae.
