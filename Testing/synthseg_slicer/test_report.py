@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from synthseg_slicer.errors import OutputError
 from synthseg_slicer.report import COLORS, GAP, overlay_picture
 

@@ -100,7 +100,7 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     if not low < high:
         if is_ct:
             raise ScanError(
-                f"{name}: treated as CT, no contrast is left between {CT_WINDOW_HU[0]:g} and {CT_WINDOW_HU[1]:g} HU. If "
+                f"{name}: treated as CT, no contrast between {CT_WINDOW_HU[0]:g} and {CT_WINDOW_HU[1]:g} HU. If "
                 "this is no CT, do not ask for CT; else export it in Hounsfield units."
             )
         raise ScanError(f"{name}: no contrast is left at {voxel_size:g} mm. Export the scan again.")

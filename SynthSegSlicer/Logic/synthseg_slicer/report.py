@@ -112,7 +112,7 @@ def _labelled_box(labels: np.ndarray, spacing: np.ndarray, margin: float = MARGI
     box = []
     for axis, n in enumerate(labels.shape):
         found = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
-        around = int(round(margin / spacing[axis]))
+        around = round(margin / float(spacing[axis]))
         box.append(slice(max(0, found[0] - around), min(n, found[-1] + 1 + around)) if len(found) else slice(0, n))
     return tuple(box)
 

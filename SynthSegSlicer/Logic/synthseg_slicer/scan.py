@@ -261,7 +261,7 @@ def check_geometry(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
     shape = tuple(int(n) for n in shape)
     if any(n <= 0 for n in shape):
         raise ScanError(f"{name}: the image is empty (size {_times(shape)}). Export it again.")
-    if len(shape) < 3 or len(shape) == 3 and 1 in shape:
+    if len(shape) < 3 or (len(shape) == 3 and 1 in shape):
         raise ScanError(f"{name}: the image is two-dimensional (size {_times(shape)}). Give the whole stack of slices.")
     if len(shape) > 3:
         raise ScanError(f"{name}: the image has {len(shape)} dimensions (size {_times(shape)}). Give one 3D volume.")
@@ -460,7 +460,8 @@ def _plain_type(data: np.ndarray) -> np.ndarray:
 
 
 def _checked_values(data: np.ndarray, name: str) -> np.ndarray:
-    low, high = data.min(), data.max()  # NaN or infinite if any voxel is: no mask needed in the usual case
+    with np.errstate(invalid="ignore"):
+        low, high = data.min(), data.max()  # NaN or infinite if any voxel is: no mask needed in the usual case
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = np.isfinite(data)
         share = np.count_nonzero(finite) / data.size
@@ -520,7 +521,7 @@ def _output_type(path: Path, data: np.ndarray, mgh: bool) -> tuple[np.ndarray, n
     if data.dtype.newbyteorder("=") in kept:
         return data, data.dtype.newbyteorder("=")
     limits = np.iinfo(np.int32)
-    if data.dtype.kind not in "ui" or data.size and not limits.min <= data.min() <= data.max() <= limits.max:
+    if data.dtype.kind not in "ui" or (data.size and not limits.min <= data.min() <= data.max() <= limits.max):
         raise OutputError(f"{path}: values of type {data.dtype} cannot be stored in an image. Convert them first.")
     return data.astype(np.int32), np.dtype(np.int32)
 
