@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from synthseg_slicer.errors import OptionError, ScanError
-from synthseg_slicer.scan import atomic
+from synthseg_slicer.files import atomic
 from torch import Tensor
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")

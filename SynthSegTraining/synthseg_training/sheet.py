@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from synthseg_slicer.labels import BRAIN
-from synthseg_slicer.scan import atomic
+from synthseg_slicer.files import atomic
 
 from .generation import Generator
 

@@ -31,7 +31,7 @@ def measure(function: Callable[[], object], repeats: int) -> dict:
 def in_child(script: str, *arguments: str) -> dict:
     """Run a benchmark script in a fresh process and return the JSON of its last line."""
     command = [sys.executable, str(Path(script).resolve()), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, encoding="utf-8")
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr}")
     return json.loads(result.stdout.strip().splitlines()[-1])

@@ -17,7 +17,8 @@ import SimpleITK as sitk
 
 from synthseg_slicer import dicom, scan
 from synthseg_slicer.errors import OptionError, OutputError, ScanError
-from synthseg_slicer.scan import Scan, ScanWarning, atomic, check_output, read_scan, write_volume
+from synthseg_slicer.files import atomic, check_output
+from synthseg_slicer.scan import WRITE_SUFFIXES, Scan, ScanWarning, read_scan, write_volume
 
 SHAPE = (12, 10, 8)
 AFFINE = np.array([[0, -2.0, 0, 11], [3.0, 0, 0, -7], [0, 0, 4.0, 5], [0, 0, 0, 1]])
@@ -461,10 +462,10 @@ def test_a_folder_that_takes_no_files_is_refused(data, suffix):
 
 
 def test_an_unwritable_folder_is_found_before_the_work_starts(tmp_path, monkeypatch):
-    assert check_output(tmp_path / "a.NII.GZ") == ".nii.gz"
+    assert check_output(tmp_path / "a.NII.GZ", WRITE_SUFFIXES) == ".nii.gz"
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as chmod does not stop root
     with pytest.raises(OutputError, match="not writable"):
-        check_output(tmp_path / "a.nii")
+        check_output(tmp_path / "a.nii", WRITE_SUFFIXES)
 
 
 @pytest.mark.parametrize("room", ["0", "5000", "size - 50"])

@@ -1,6 +1,9 @@
 """The training loop on phantoms: it learns, resumes, stops in time, and what it exports segments."""
 
 import csv
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -26,6 +29,13 @@ EASY = {
     "realistic_share": (1.0, 1.0),
     "generator": {"gmm": {"contrasts": ["t1"], "realistic_spread": 0.0}},
 }
+
+
+WRITTEN = """
+name: tiny
+network: {architecture: fast, widths: [4, 8], fine_width: 4}
+stages: [{steps: 2, crop: 16, voxel_size: 4.0, loss: dice_ce}]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +160,7 @@ def test_exported_weights_are_the_averaged_ones_and_training_goes_on_from_them(p
 
 def test_the_command_line_prepares_generates_trains_and_exports(tmp_path, capsys):
     settings = tmp_path / "recipe.yaml"
-    settings.write_text(
-        "name: tiny\nnetwork: {architecture: fast, widths: [4, 8], fine_width: 4}\n"
-        "stages: [{steps: 2, crop: 16, voxel_size: 4.0, loss: dice_ce}]\n"
-    )
+    settings.write_text(WRITTEN)
     maps = ["--maps", str(tmp_path / "maps.npz")]
     assert main(["phantom", str(tmp_path / "heads"), "-n", "2", "--voxel-size", "4"]) == 0
     assert main(["prepare", str(tmp_path / "heads"), "-o", maps[1]]) == 0
@@ -167,3 +174,41 @@ def test_the_command_line_prepares_generates_trains_and_exports(tmp_path, capsys
     assert main(["fit", str(settings), "--maps", "nowhere.npz", "-o", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert "nowhere.npz" in error and "Traceback" not in error
+
+
+def test_training_needs_nothing_but_torch_and_numpy(phantoms, tmp_path):
+    """A borrowed GPU machine has no nibabel or SimpleITK, maybe no PyYAML, tqdm or matplotlib."""
+    (tmp_path / "recipe.json").write_text(
+        '{"name": "tiny", "network": {"architecture": "fast", "widths": [4, 8], "fine_width": 4},'
+        ' "stages": [{"steps": 2, "crop": 16, "voxel_size": 4.0, "loss": "dice_ce"}]}'
+    )
+    phantoms.save(tmp_path / "maps.npz")
+    script = (
+        "import sys\n"
+        "for name in ('nibabel', 'SimpleITK', 'scipy', 'pandas', 'matplotlib', 'yaml', 'tqdm'):\n"
+        "    sys.modules[name] = None\n"
+        "from synthseg_training.cli import main\n"
+        "sys.exit(main(['fit', 'recipe.json', '--maps', 'maps.npz', '-o', 'run', '--device', 'cpu']))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=_environment(), capture_output=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
+    assert "step 2 of 2" in result.stdout
+
+
+def test_two_processes_under_torchrun_train_one_network(phantoms, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(WRITTEN)
+    phantoms.save(tmp_path / "maps.npz")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "synthseg_training.cli", "fit", "recipe.yaml", "--maps", "maps.npz", "-o", "run", "--device", "cpu"]
+    result = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
+    together = checkpoint.load(tmp_path / "run" / "last.pt")
+    assert together["step"] == 2
+    alone = fit(recipe(Stage(steps=2, crop=16, voxel_size=4.0, loss="dice_ce"), seed=0), phantoms, tmp_path / "one", device="cpu")
+    name = "coarse_head.weight"
+    assert not torch.equal(together["network"][name], checkpoint.load(alone)["network"][name])
+
+
+def _environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 
 from .conform import reorient
 from .labels import BRAIN
-from .scan import atomic, check_output, write_itk
+from .files import atomic, check_output
+from .scan import write_itk
 
 COLORS: dict[int, tuple[int, int, int]] = {label.id: label.color for label in BRAIN}
 UNKNOWN_COLOR = (255, 0, 0)

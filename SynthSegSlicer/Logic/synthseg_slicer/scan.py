@@ -7,14 +7,11 @@ cure. What can be read but deserves a look (replaced voxels, unknown orientation
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
-import uuid
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import OptionError, OutputError, ScanError
+from .files import atomic, check_output, reason, suffix_of
 
 MIN_VOXEL_SIZE_MM = 0.05
 """Finer than any in-vivo scan (0.2 mm at 7 T); catches micrometre and metre mix-ups."""
@@ -146,7 +144,7 @@ def read_scan(path: str | os.PathLike, frame: int | None = None) -> Scan:
             raise ScanError(f"{path}: there is no such file. Check the spelling of the path.")
         if path.stat().st_size == 0:
             raise ScanError(f"{path}: the file is empty (0 bytes). Copy or export it again.")
-        suffix = _suffix(path, READ_SUFFIXES)
+        suffix = suffix_of(path, READ_SUFFIXES)
         if suffix in NIFTI_SUFFIXES + MGH_SUFFIXES:
             return _read_nibabel(path, frame)
         if suffix in ITK_SUFFIXES:
@@ -157,7 +155,7 @@ def read_scan(path: str | os.PathLike, frame: int | None = None) -> Scan:
         raise
     except Exception as error:  # whatever nibabel, ITK, zlib or the file system make of a damaged file
         raise ScanError(
-            f"{path}: cannot be read ({_reason(error)}). The file is damaged, incomplete, not readable, or not what "
+            f"{path}: cannot be read ({reason(error)}). The file is damaged, incomplete, not readable, or not what "
             "its suffix says; copy or export it again."
         ) from error
     raise ScanError(f"{path}: unknown kind of file. Known are {', '.join(READ_SUFFIXES)} and DICOM folders.")
@@ -191,55 +189,6 @@ def write_volume(path: str | os.PathLike, data: np.ndarray, affine: np.ndarray) 
             _write_nibabel(temporary, data, dtype, affine)
         else:
             write_itk(temporary, _itk_image(data.astype(dtype, copy=False), affine))
-
-
-@contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Write a file whole or not at all.
-
-    Yields a temporary path in the same folder and with the same suffix; write to it. When the block ends it is flushed
-    to disk and renamed to ``path``; when the block raises it is removed.
-
-    Raises
-    ------
-    OutputError
-        In place of an ``OSError``, or a ``RuntimeError`` of ITK, that the block or the rename raises.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OutputError:
-        raise
-    except (OSError, RuntimeError) as error:
-        raise OutputError(f"{path}: cannot be written ({_reason(error)}). {_output_cure(error)}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def check_output(path: str | os.PathLike, suffixes: Sequence[str] = WRITE_SUFFIXES) -> str:
-    """Check before a long job that an output could be written, and return its suffix.
-
-    Raises
-    ------
-    OutputError
-        Suffix not among ``suffixes``, the folder missing or not writable, or a folder where the file should be.
-    """
-    path = Path(path)
-    suffix = _suffix(path, suffixes)
-    if suffix is None:
-        raise OutputError(f"{path}: unknown suffix for this output. Use one of {', '.join(suffixes)}.")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder. Give the name of a file.")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist. Create it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: the folder {path.parent} is not writable. Choose another one.")
-    return suffix
 
 
 def check_geometry(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
@@ -374,7 +323,7 @@ def _read_itk(path: Path, frame: int | None) -> Scan:
     shape, index = _pick_frame(size if components == 1 else (*size, components), frame, name)
     affine = itk_affine(reader) if len(size) >= 3 else np.eye(4)
     check_geometry(shape, affine, name)
-    if _suffix(path, (".nrrd", ".nhdr")) and not reader.HasMetaDataKey("NRRD_space"):
+    if suffix_of(path, (".nrrd", ".nhdr")) and not reader.HasMetaDataKey("NRRD_space"):
         _warn_orientation(name)
     if len(size) == 4:
         reader.SetExtractSize([*size[:3], 0])
@@ -497,7 +446,7 @@ def _write_nibabel(path: Path, data: np.ndarray, dtype: np.dtype, affine: np.nda
         import nibabel as nib
     except ImportError as error:
         raise OutputError(f"{path.name}: writing this format needs nibabel; install it or choose .nrrd.") from error
-    kind = nib.MGHImage if _suffix(path, MGH_SUFFIXES) else nib.Nifti1Image
+    kind = nib.MGHImage if suffix_of(path, MGH_SUFFIXES) else nib.Nifti1Image
     header = kind.header_class()
     header.set_data_dtype(dtype)
     image = kind(data, affine, header)
@@ -545,7 +494,7 @@ def _itk_array(image: sitk.Image) -> np.ndarray:
 
 def _with_data_file(path: Path) -> list[Path]:
     """Return a file and, if it is a detached NRRD or MetaImage header, the data file it names."""
-    if not _suffix(path, (".nhdr", ".mhd")):
+    if not suffix_of(path, (".nhdr", ".mhd")):
         return [path]
     header = path.read_text(errors="replace")
     named = re.findall(r"^(?:ElementDataFile|data ?file)\s*[:=]\s*(.+?)\s*$", header, re.M | re.I)
@@ -561,21 +510,5 @@ def _sha256(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _suffix(path: Path, suffixes: Sequence[str]) -> str | None:
-    return next((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), None)
-
-
 def _times(numbers: Sequence) -> str:
     return " x ".join(str(number) for number in numbers)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the last telling line of an error; ITK and nibabel wrap it in several."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _output_cure(error: BaseException) -> str:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "The disk is full or a quota is used up; make room. Nothing was left behind."
-    return "Check that the folder exists and is writable and that the disk is not full. Nothing was left behind."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, map_coordinates
+from scipy.ndimage import binary_erosion, distance_transform_edt
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -48,6 +48,7 @@ def to_grid(labels: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], targ
     plane = np.indices(shape[1:]).reshape(2, -1)
     for x in range(shape[0]):
         index = np.vstack([np.full(plane.shape[1], x), plane])
-        source = matrix[:3, :3] @ index + matrix[:3, 3:]
-        result[x] = map_coordinates(labels, source, order=0, mode="constant").reshape(shape[1:])
+        source = np.rint(matrix[:3, :3] @ index + matrix[:3, 3:]).astype(int)
+        inside = np.all((source >= 0) & (source < np.array(labels.shape)[:, None]), axis=0)
+        result[x].reshape(-1)[inside] = labels[tuple(source[:, inside])]
     return result

@@ -112,7 +112,7 @@ def evaluate(
     scores, agreement, seconds, contrasts = [], [], [], {}
     for name, path in found.items():
         segmentation = segment(path, model=model, fast=fast, device=device)
-        seconds.append(segmentation.provenance["seconds"]["total"])
+        seconds.append(sum(segmentation.provenance["seconds"].values()))
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             write_volume(keep / f"{name}{REFERENCE_SUFFIX}", segmentation.labels, segmentation.affine)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from synthseg_slicer.files import atomic
 from torch import Tensor
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint so that the file is always whole: into a temporary file beside it, then rename."""
+    """Write a checkpoint, whole or not at all; the folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(content, stream)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(path) as temporary:
+        torch.save(content, temporary)
 
 
 def load(path: str | Path) -> dict[str, Any]:
