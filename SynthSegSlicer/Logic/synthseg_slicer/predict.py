@@ -41,6 +41,10 @@ MARGIN = 8
 Box = tuple[slice, slice, slice]
 
 
+class DeviceWarning(UserWarning):
+    """The requested device could not be used to the end."""
+
+
 @dataclass(frozen=True)
 class TopPosteriors:
     """The most probable labels of each voxel, inside the box outside which everything is background.
@@ -76,10 +80,9 @@ class TopPosteriors:
         whole[self.box] = self.boxed(channel)
         return whole
 
-    def boxed(self, channel: int, part: Box = (slice(None),) * 3) -> np.ndarray:
-        """Return one channel's probabilities inside the box (or ``part`` of it), float32 [x, y, z]."""
-        found = (np.where(c[part] == channel, p[part], 0) for c, p in zip(self.channels, self.probabilities))
-        return sum(found, np.float32(0))
+    def boxed(self, channel: int) -> np.ndarray:
+        """Return one channel's probabilities inside the box, float32 [x, y, z]."""
+        return sum((np.where(c == channel, p, 0) for c, p in zip(self.channels, self.probabilities)), np.float32(0))
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -165,7 +168,8 @@ def predict(
             raise DeviceError(f"Not enough memory for an image of {image.shape} voxels. Crop it around the head.") from error
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    warnings.warn(f"The memory of the device {device} does not suffice; this scan was computed on the CPU.", stacklevel=2)
+    message = f"The memory of the device {device} does not suffice; this scan was computed on the CPU."
+    warnings.warn(message, DeviceWarning, stacklevel=2)
     return _predict(model, image, flip, torch.device("cpu"), smoothing, progress)
 
 

@@ -1,0 +1,255 @@
+"""The one path from a scan to its segmentation; the only caller of the other rooms."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings as python_warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from . import measure
+from . import provenance as records
+from .conform import conform, crop_to_head
+from .errors import Cancelled, OptionError
+from .files import atomic, check_output
+from .postprocess import GridMap, clean_up, label_map, resample_labels
+from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
+from .posteriors import write_posteriors
+from .predict import DeviceWarning, TopPosteriors, predict, resolve_device
+from .report import overlay_picture
+from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
+from .weights import Model, load_model
+
+SMOOTHING = 0.5
+"""Standard deviation in voxels of the Gaussian that smooths posteriors (SynthSeg's value)."""
+
+Progress = Callable[[str, float], None]
+
+
+class CancelToken:
+    """Cancels a running :func:`segment` from another thread or from its progress callback."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the job to stop; it does so within a fraction of a second to a few seconds, and writes nothing."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise :class:`~synthseg_slicer.errors.Cancelled` once cancelled."""
+        if self._event.is_set():
+            raise Cancelled("Cancelled. Nothing was written.")
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The result of :func:`segment`.
+
+    Attributes
+    ----------
+    labels : uint8 or int16 array [x, y, z]
+        FreeSurfer label ids.
+    affine : float64 array [4, 4]
+        Voxel index to RAS+ world in mm.
+    volumes : dict
+        Label id to mm³, from the soft posteriors on the 1 mm grid, whatever grid ``labels`` has.
+    names : dict
+        Label id to name.
+    intracranial : float
+        Total intracranial volume in mm³.
+    provenance : dict
+        What :mod:`synthseg_slicer.provenance` records.
+    top : TopPosteriors
+        The cleaned posteriors on the 1 mm grid.
+    grid : GridMap or None
+        From the grid of ``labels`` to the 1 mm grid; None where they are the same.
+    """
+
+    labels: np.ndarray
+    affine: np.ndarray
+    volumes: dict[int, float]
+    names: dict[int, str]
+    intracranial: float
+    provenance: dict
+    top: TopPosteriors = field(repr=False)
+    grid: GridMap | None = field(repr=False, default=None)
+
+    def posterior(self, label: int) -> np.ndarray:
+        """Return the posterior probability of a label id on the grid of ``labels``, float32 [x, y, z]."""
+        volume = self.top.posterior(self.top.ids.index(label))
+        return volume if self.grid is None else self.grid.sample(volume)
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels, and the provenance as JSON beside them; both or none.
+
+        Raises
+        ------
+        OutputError
+            They cannot be written.
+        """
+        self._write({"output": Path(path)}, None)
+
+    def _write(self, outputs: dict[str, Path], image: np.ndarray | None) -> None:
+        """Write all outputs under temporary names, then rename them all."""
+        with ExitStack() as stack:
+            temporary = {kind: stack.enter_context(atomic(path)) for kind, path in outputs.items()}
+            if "output" in temporary:
+                write_volume(temporary["output"], self.labels, self.affine)
+            if "posteriors" in temporary:
+                shape = (*self.labels.shape, len(self.top.ids))
+                write_posteriors(temporary["posteriors"], map(self.posterior, self.top.ids), shape, self.affine)
+            if "volumes" in temporary:
+                measure.write_volumes_csv(temporary["volumes"], self.volumes, self.names)
+            if "picture" in temporary:
+                overlay_picture(temporary["picture"], image, self.labels, self.affine)
+            if outputs:
+                record = {**self.provenance, "outputs": {kind: str(path.absolute()) for kind, path in outputs.items()}}
+                beside = records.path_beside(next(iter(outputs.values())))
+                records.write(stack.enter_context(atomic(beside)), record)
+
+
+def segment(
+    scan: Scan | str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    task: str = "brain",
+    fast: bool = False,
+    ct: bool | None = None,
+    device: str = "auto",
+    native: bool = False,
+    posteriors: str | os.PathLike | None = None,
+    volumes: str | os.PathLike | None = None,
+    picture: str | os.PathLike | None = None,
+    model: Model | str | os.PathLike | None = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+) -> Segmentation:
+    """Segment a head scan.
+
+    All files are written at the end, all of them or none; the provenance goes beside the first of them, with the suffix
+    .json.
+
+    Parameters
+    ----------
+    scan : Scan or path
+        A scan in memory, a file, or a DICOM folder.
+    output : path, optional
+        Label volume to write.
+    task : str
+        Bundled model to use.
+    fast : bool
+        One pass instead of the mean of two (with the mirrored scan): half the time, a little less accurate.
+    ct : bool, optional
+        Whether the scan is CT; judged from its intensities by default.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    native : bool
+        Labels (and posteriors) in the scan's own grid instead of the 1 mm grid that the network works on.
+    posteriors : path, optional
+        Soft posteriors to write, 4D NIfTI in channel order (the ids are in the provenance). The four largest of each
+        voxel are kept.
+    volumes : path, optional
+        Table of volumes in mm³ to write.
+    picture : path, optional
+        PNG of slices with contours to write.
+    model : Model or path, optional
+        Weights to use instead of the bundled ones.
+    progress : callable, optional
+        Called with the stage's name and the fraction of the whole job.
+    cancel : CancelToken, optional
+        Stops the job between its steps.
+
+    Returns
+    -------
+    Segmentation
+
+    Raises
+    ------
+    ScanError, OutputError, DeviceError, WeightsError, OptionError, Cancelled
+        See :mod:`synthseg_slicer.errors`; nothing was written.
+    """
+    given = {"output": output, "posteriors": posteriors, "volumes": volumes, "picture": picture}
+    outputs = {kind: Path(path) for kind, path in given.items() if path is not None}
+    _check_outputs(outputs, scan)
+    device = str(resolve_device(device))
+    cancel, seconds = cancel or CancelToken(), {}
+    report = progress or (lambda stage, fraction: None)
+
+    @contextmanager
+    def stage(name: str, start: float, stop: float) -> Iterator[Callable[[float], None]]:
+        def step(fraction: float) -> None:
+            cancel.check()
+            report(name, start + fraction * (stop - start))
+            cancel.check()
+
+        begin = time.perf_counter()
+        step(0.0)
+        yield step
+        seconds[name] = time.perf_counter() - begin
+
+    with python_warnings.catch_warnings(record=True) as caught:
+        python_warnings.simplefilter("always", UserWarning)
+        with stage("weights", 0.0, 0.02):
+            model = model if isinstance(model, Model) else load_model(task, model)
+        with stage("read", 0.02, 0.06):
+            scan = scan if isinstance(scan, Scan) else read_scan(scan)
+        with stage("conform", 0.06, 0.12):
+            conformed = conform(scan, ct=ct)
+            crop = crop_to_head(conformed.image)
+        with stage("predict", 0.12, 0.86) as step:
+            image = conformed.image[crop]
+            top = predict(model, image, flip=not fast, device=device, smoothing=SMOOTHING, progress=step)
+            box = tuple(slice(b.start + c.start, b.stop + c.start) for b, c in zip(top.box, crop))
+            top = replace(top, box=box, shape=conformed.image.shape)
+        with stage("clean up", 0.86, 0.92):
+            top = clean_up(top, model.topology)
+            grid = GridMap(scan.shape, scan.affine, conformed.affine) if native else None
+            labels = label_map(top) if grid is None else resample_labels(top, grid)
+            measured = measure.volumes(top, float(abs(np.linalg.det(conformed.affine[:3, :3]))))
+            if not labels.any():
+                python_warnings.warn("Nothing was segmented. Is this a head scan, and is its header right?", stacklevel=2)
+    for warning in caught:
+        python_warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if any(issubclass(warning.category, DeviceWarning) for warning in caught):
+        device = "cpu"
+    options = {
+        "task": task,
+        "fast": fast,
+        "ct": conformed.is_ct,
+        "ct_requested": ct,
+        "native": native,
+        "smoothing_voxels": SMOOTHING,
+    }
+    messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    segmentation = Segmentation(
+        labels,
+        scan.affine if native else conformed.affine,
+        measured,
+        model.names,
+        measure.total_intracranial(measured),
+        records.describe(scan, model, device, options, seconds, messages),
+        top,
+        grid,
+    )
+    with stage("write", 0.92, 1.0):
+        segmentation._write(outputs, scan.data if native else conformed.image)
+    report("done", 1.0)
+    return segmentation
+
+
+def _check_outputs(outputs: dict[str, Path], scan: Scan | str | os.PathLike) -> None:
+    """Refuse outputs that could not be written, before any work."""
+    suffixes = {"output": WRITE_SUFFIXES, "posteriors": POSTERIOR_SUFFIXES, "volumes": (".csv",), "picture": (".png",)}
+    taken = {} if isinstance(scan, Scan) else {Path(scan).absolute(): "the scan itself"}
+    for kind, path in outputs.items():
+        check_output(path, suffixes[kind])
+        if path.absolute() in taken:
+            raise OptionError(f"{path}: this file is also {taken[path.absolute()]}. Give each output its own name.")
+        taken[path.absolute()] = f"the target of '{kind}'"

@@ -1,0 +1,83 @@
+"""The record that is written beside every result: what was computed from what, with what, and how long it took."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from . import __version__
+from .files import atomic
+from .scan import WRITE_SUFFIXES, Scan
+from .weights import Model
+
+CITATION = (
+    "Billot B. et al. SynthSeg: Segmentation of brain MRI scans of any contrast and resolution without retraining. "
+    "Medical Image Analysis 86 (2023) 102789. https://doi.org/10.1016/j.media.2023.102789"
+)
+
+
+def describe(scan: Scan, model: Model, device: str, options: dict, seconds: dict[str, float], warnings: list[str]) -> dict:
+    """Return the record as a plain dictionary.
+
+    Parameters
+    ----------
+    scan : Scan
+        The input.
+    model : Model
+        The weights used.
+    device : str
+        The device that did the work.
+    options : dict
+        Options of the run, plain values.
+    seconds : dict
+        Wall-clock time of each stage.
+    warnings : list of str
+        What the user should know about this run.
+    """
+    return {
+        "software": "synthseg-slicer",
+        "version": __version__,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "input": {
+            "path": None if scan.path is None else str(Path(scan.path).absolute()),
+            "sha256": scan.sha256,
+            "shape": list(map(int, scan.shape)),
+            "voxel_size_mm": [float(size) for size in scan.voxel_size],
+        },
+        "weights": {"sha256": model.sha256, "version": model.card.get("version"), "name": model.card.get("name")},
+        "labels": {str(label.id): label.name for label in model.labels},
+        "options": options,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "seconds": {stage: round(time, 3) for stage, time in seconds.items()},
+        "warnings": warnings,
+        "citation": CITATION,
+    }
+
+
+def path_beside(output: str | Path) -> Path:
+    """Return the record's path for an output: its suffix replaced by .json."""
+    output = Path(output)
+    for suffix in WRITE_SUFFIXES:
+        if output.name.lower().endswith(suffix):
+            return output.with_name(output.name[: -len(suffix)] + ".json")
+    return output.with_suffix(".json")
+
+
+def write(path: str | Path, record: dict) -> None:
+    """Write the record as JSON.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
