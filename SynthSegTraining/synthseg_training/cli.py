@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,6 +148,9 @@ def _fit(options: argparse.Namespace) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    # Schedulers and 'kill' end a job by SIGTERM; like Ctrl+C it is to save first (also where a shell made SIGINT ignored).
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.default_int_handler)
     recipe, maps = _load(options)
     checkpoint = fit(
         recipe,
