@@ -14,8 +14,8 @@ from torch.nn import functional as F
 class PaperUNet(nn.Module):
     """The 3D U-Net of SynthSeg (Billot et al. 2023, section 3.2): 24 features, five levels, ELU, 13.2 M parameters.
 
-    Two 3x3x3 convolutions with ELU a level, batch normalisation once at the end of each level, max-pooling by 2, nearest
-    upsampling, and skips that carry the second convolution's output before its batch normalisation.
+    Two 3x3x3 convolutions with ELU a level, batch normalisation once at the end of each level, max-pooling by 2,
+    nearest upsampling, and skips that carry the second convolution's output before its batch normalisation.
 
     Parameters
     ----------
@@ -80,10 +80,10 @@ class FastUNet(nn.Module):
     """A U-Net at half resolution with a thin full-resolution branch; about an eighth of the paper's multiply-adds.
 
     The *trunk* sees the image as 2x2x2 blocks (space to depth) and works at 2, 4, 8 and 16 mm for a 1 mm image. Its
-    features give *coarse* logits at 2 mm. The *fine* branch joins the image at full resolution with sub-pixel features of
-    the trunk, one 3x3x3 convolution later adds its logits to the trilinearly upsampled coarse ones. The trunk can thus be
-    trained alone at 2 mm, and the fine branch, whose reach is two voxels, can be evaluated slab by slab: no
-    full-resolution feature or logit volume is ever needed (:mod:`synthseg_slicer.predict`).
+    features give *coarse* logits at 2 mm. The *fine* branch joins the image at full resolution with sub-pixel
+    features of the trunk, one 3x3x3 convolution later adds its logits to the trilinearly upsampled coarse ones. The
+    trunk can thus be trained alone at 2 mm, and the fine branch, whose reach is two voxels, can be evaluated slab by
+    slab: no full-resolution feature or logit volume is ever needed (:mod:`synthseg_slicer.predict`).
 
     Parameters
     ----------
@@ -127,8 +127,9 @@ class FastUNet(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         first = self.encoder[0][0].conv.weight
-        # All eight voxels of a block start with the same weights: the stem begins as an average, so that a trunk trained
-        # on 2 mm images (eight equal voxels a block) meets the statistics of 1 mm images when the fine branch joins.
+        # All eight voxels of a block start with the same weights: the stem begins as an average, so that a trunk
+        # trained on 2 mm images (eight equal voxels a block) meets the statistics of 1 mm images when the fine branch
+        # joins.
         first.data.copy_(first.data.mean(1, keepdim=True).expand_as(first))
         nn.init.normal_(self.coarse_head.weight, std=0.01)
         nn.init.zeros_(self.fine_head.weight)
@@ -166,7 +167,7 @@ class FastUNet(nn.Module):
         return self.fine_head(self.fine_features(image, trunk))
 
     def fine_features(self, image: Tensor, trunk: Tensor) -> Tensor:
-        """Return the fine branch's last features ``[B, fine_width, X, Y, Z]``, from which ``fine_head`` makes logits."""
+        """Return the fine branch's last features ``[B, fine_width, X, Y, Z]``; ``fine_head`` makes logits of them."""
         x = self.fine_image(image) + depth_to_space(self.fine_trunk(trunk))
         return self.fine(F.relu(self.fine_norm(x), inplace=True))
 

@@ -18,9 +18,9 @@ from . import provenance as records
 from .conform import conform, crop_to_head
 from .errors import Cancelled, OptionError
 from .files import atomic, check_output
-from .postprocess import GridMap, clean_up, label_map, resample_labels
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
+from .postprocess import GridMap, clean_up, label_map, resample_labels
 from .predict import DeviceWarning, TopPosteriors, predict, resolve_device
 from .report import overlay_picture
 from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
@@ -214,7 +214,8 @@ def segment(
             labels = label_map(top) if grid is None else resample_labels(top, grid)
             measured = measure.volumes(top, float(abs(np.linalg.det(conformed.affine[:3, :3]))))
             if not labels.any():
-                python_warnings.warn("Nothing was segmented. Is this a head scan, and is its header right?", stacklevel=2)
+                message = "Nothing was segmented. Is this a head scan, and is its header right?"
+                python_warnings.warn(message, stacklevel=2)
     for warning in caught:
         python_warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if any(issubclass(warning.category, DeviceWarning) for warning in caught):

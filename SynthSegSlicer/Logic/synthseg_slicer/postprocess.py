@@ -25,9 +25,9 @@ def clean_up(top: TopPosteriors, topology: dict[int, int]) -> TopPosteriors:
     """Keep the largest connected component of the whole and of each topology class, and renormalise.
 
     The rules of SynthSeg: foreground (all labels but background) survives inside the largest component of "summed
-    foreground posterior > 0.25"; then the labels of a topology class survive inside the largest component of "any of their
-    posteriors > 0.25"; components are connected through faces. What is left is divided by its sum; a voxel with nothing
-    left is background.
+    foreground posterior > 0.25"; then the labels of a topology class survive inside the largest component of "any of
+    their posteriors > 0.25"; components are connected through faces. What is left is divided by its sum; a voxel with
+    nothing left is background.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def clean_up(top: TopPosteriors, topology: dict[int, int]) -> TopPosteriors:
     strong = np.where(whole & (probabilities[:3] > THRESHOLD), classes[:3], 0)
     kept = np.zeros_like(strong)
     for topology_class, where in _members(strong):
-        box = tuple(slice(int(w.min()), int(w.max()) + 1) for w in where[1:])
+        box = _bounds(where[1:])
         inside = tuple(w - b.start for w, b in zip(where[1:], box))
         mask = np.zeros([b.stop - b.start for b in box], bool)
         mask[inside] = True
@@ -79,6 +79,11 @@ def _members(classes: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, ...]]
     ends = np.cumsum(np.bincount(values, minlength=1))
     for value in np.unique(values):
         yield int(value), np.unravel_index(flat[ends[value - 1] : ends[value]], classes.shape)
+
+
+def _bounds(indices: tuple[np.ndarray, ...]) -> tuple[slice, ...]:
+    """Return the smallest box around voxels given as one index array an axis."""
+    return tuple(slice(int(index.min()), int(index.max()) + 1) for index in indices)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -132,7 +137,8 @@ class GridMap:
         if sorted(self.order) != [0, 1, 2] or np.abs(across).dot(self.shape).max() > 0.1:
             raise OptionError("The two grids do not share their axes; resample one of them first.")
         self.coordinates = [
-            scale * np.arange(self.shape[axis]) + offset for scale, axis, offset in zip(along, self.order, matrix[:3, 3])
+            scale * np.arange(self.shape[axis]) + offset
+            for scale, axis, offset in zip(along, self.order, matrix[:3, 3])
         ]
 
     def is_copy(self) -> bool:
@@ -193,23 +199,22 @@ def _best_channels(top: TopPosteriors, coordinates: list[np.ndarray]) -> np.ndar
         slice(max(int(c.min()) - b.start, 0), int(min(np.ceil(c.max()) + 1, b.stop)) - b.start)
         for c, b in zip(coordinates, top.box)
     )
-    channels = top.channels[(slice(None), *part)]
-    probabilities = np.where(channels == top.background, 0, top.probabilities[(slice(None), *part)])
+    channels, probabilities = (array[(slice(None), *part)] for array in (top.channels, top.probabilities))
     best, total = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     best_channel = np.full(shape, top.background, np.uint8)
-    present = [np.flatnonzero(np.bincount(c[p > 0], minlength=1)) for c, p in zip(channels, probabilities)]
-    for channel in np.unique(np.concatenate(present)):
-        volume = sum((np.where(c == channel, p, 0) for c, p in zip(channels, probabilities)), np.float32(0))
-        box = [np.flatnonzero(volume.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in box)
+    present = np.where((probabilities > 0) & (channels != top.background), channels + np.uint8(1), np.uint8(0))
+    for channel, where in _members(present):
+        box = _bounds(where[1:])
+        volume = np.zeros([s.stop - s.start for s in box], np.float32)
+        volume[tuple(w - s.start for w, s in zip(where[1:], box))] = probabilities[where]
         whole = [slice(b.start + p.start + s.start, b.start + p.start + s.stop) for b, p, s in zip(top.box, part, box)]
         target = tuple(_reached(c, w) for c, w in zip(coordinates, whole))
         weights = [_tent(c[t], w) for c, t, w in zip(coordinates, target, whole)]
-        sampled = _linear(volume[box], weights)
+        sampled = _linear(volume, weights)
         total[target] += sampled
         better = sampled > best[target]
         best[target][better] = sampled[better]
-        best_channel[target][better] = channel
+        best_channel[target][better] = channel - 1
     best_channel[1 - total >= best] = top.background
     return best_channel
 

@@ -1,9 +1,10 @@
 """From an image to posteriors, streamed: no full-resolution volume with one channel per label is ever held.
 
 Each pass (the image, and the image mirrored) keeps only the network's last features, at half resolution for
-:class:`~synthseg_slicer.network.FastUNet`. Then, plane by plane along x, heads and softmax of both passes are evaluated,
-averaged, smoothed with a Gaussian (a window of neighbouring planes is kept), and the four most probable labels of each voxel
-are stored. A plane's posteriors fit in the processor's cache, which makes this faster than whole volumes as well as smaller.
+:class:`~synthseg_slicer.network.FastUNet`. Then, plane by plane along x, heads and softmax of both passes are
+evaluated, averaged, smoothed with a Gaussian (a window of neighbouring planes is kept), and the four most probable
+labels of each voxel are stored. A plane's posteriors fit in the processor's cache, which makes this faster than whole
+volumes as well as smaller.
 """
 
 from __future__ import annotations
@@ -127,10 +128,10 @@ def predict(
 ) -> TopPosteriors:
     """Predict the posteriors of a conformed image.
 
-    The posteriors are the mean of two passes: the image as it is, and mirrored along x with the left and right channels
-    swapped and the result mirrored back. The image is mirrored before it is padded, so a mirrored input gives exactly the
-    mirrored output whatever its size. On CUDA the network runs in half precision. When the memory of a GPU does not
-    suffice, a warning is issued and the CPU used.
+    The posteriors are the mean of two passes: the image as it is, and mirrored along x with the left and right
+    channels swapped and the result mirrored back. The image is mirrored before it is padded, so a mirrored input
+    gives exactly the mirrored output whatever its size. On CUDA the network runs in half precision. When the memory
+    of a GPU does not suffice, a warning is issued and the CPU used.
 
     Parameters
     ----------
@@ -165,7 +166,8 @@ def predict(
         if not _out_of_memory(error):
             raise
         if device.type == "cpu":
-            raise DeviceError(f"Not enough memory for an image of {image.shape} voxels. Crop it around the head.") from error
+            message = f"Not enough memory for an image of {image.shape} voxels. Crop it around the head."
+            raise DeviceError(message) from error
         if device.type == "cuda":
             torch.cuda.empty_cache()
     message = f"The memory of the device {device} does not suffice; this scan was computed on the CPU."
@@ -180,7 +182,12 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 @torch.inference_mode()
 def _predict(
-    model: Model, image: np.ndarray, flip: bool, device: torch.device, smoothing: float, progress: Callable[[float], None]
+    model: Model,
+    image: np.ndarray,
+    flip: bool,
+    device: torch.device,
+    smoothing: float,
+    progress: Callable[[float], None],
 ) -> TopPosteriors:
     network = _prepared(model.network, device)
     plain = list(range(len(model.ids)))
@@ -272,13 +279,14 @@ class _Pass:
         near, far = x // 2, x // 2 + (1 if x % 2 else -1)
         far = min(max(far, 0), self.shape[0] // 2 - 1)
         plane = torch.lerp(coarse[near - coarse_start], coarse[far - coarse_start], 0.25)[None].permute(0, 3, 1, 2)
-        plane = F.interpolate(plane, scale_factor=2, mode="bilinear", align_corners=False)[0].permute(1, 2, 0).contiguous()
+        plane = F.interpolate(plane, scale_factor=2, mode="bilinear", align_corners=False)
+        plane = plane[0].permute(1, 2, 0).contiguous()
         weight = self.head[0]
         plane.view(-1, weight.shape[0]).addmm_(features[x - start].reshape(-1, weight.shape[1]), weight.T)
         return plane
 
     def _open_slab(self, slab: int, region: tuple[slice, slice]) -> tuple[int, Tensor, int, Tensor]:
-        """Return the fine features ``[x, y, z, C]`` and coarse logits ``[x/2, y/2, z/2, labels]`` of a slab, with starts."""
+        """Return a slab: start, fine features ``[x, y, z, C]``, coarse start, logits ``[x/2, y/2, z/2, labels]``."""
         reach = self.network.reach
         start, stop = max(slab * SLAB - reach, 0), min((slab + 1) * SLAB + reach, self.shape[0])
         wide = (slice(start, stop), *region)
@@ -291,11 +299,9 @@ class _Pass:
         """Return the box of voxels that may be foreground, in the image's coordinates; None if there are none."""
         if not self.fast:
             return tuple(slice(0, n) for n in self.extent)
-        certain = [
-            F.linear(plane.permute(1, 2, 0), *self.coarse_head).float().softmax(-1)[..., background] > CERTAIN_BACKGROUND
-            for plane in self.trunk[0].unbind(1)
-        ]
-        found = torch.nonzero(~torch.stack(certain))
+        logits = (F.linear(plane.permute(1, 2, 0), *self.coarse_head) for plane in self.trunk[0].unbind(1))
+        unsure = [plane.float().softmax(-1)[..., background] < CERTAIN_BACKGROUND for plane in logits]
+        found = torch.nonzero(torch.stack(unsure))
         if not len(found):
             return None
         low = (2 * found.amin(0)).tolist()
@@ -309,9 +315,9 @@ class _Pass:
 class _FineBranch:
     """The fine branch of :class:`FastUNet` for inference: ``network.fine_features``, rearranged for speed.
 
-    Channels last throughout, the normalisation folded into the two convolutions before it, the sub-pixel convolution as a
-    matrix product whose output needs no transposition, and the convolution of the single-channel image in 2D with three
-    planes as channels: torch's 3D convolution is slow for one channel on the CPU.
+    Channels last throughout, the normalisation folded into the two convolutions before it, the sub-pixel convolution
+    as a matrix product whose output needs no transposition, and the convolution of the single-channel image in 2D
+    with three planes as channels: torch's 3D convolution is slow for one channel on the CPU.
     """
 
     def __init__(self, network: FastUNet):
@@ -320,7 +326,7 @@ class _FineBranch:
         width = len(scale)
         self.image_weight = network.fine_image.weight[:, 0] * scale[:, None, None, None]
         trunk = network.fine_trunk
-        by_voxel = torch.arange(8 * width, device=scale.device).view(width, 8).T.flatten()  # channel order of the matrix
+        by_voxel = torch.arange(8 * width, device=scale.device).view(width, 8).T.flatten()
         self.trunk_weight = (trunk.weight[:, :, 0, 0, 0] * scale.repeat_interleave(8)[:, None])[by_voxel]
         bias = trunk.bias.view(width, 8) + (network.fine_image.bias - norm.running_mean)[:, None]
         self.bias = (bias * scale[:, None] + norm.bias[:, None]).T.flatten()

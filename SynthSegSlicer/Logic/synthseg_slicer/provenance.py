@@ -20,7 +20,9 @@ CITATION = (
 )
 
 
-def describe(scan: Scan, model: Model, device: str, options: dict, seconds: dict[str, float], warnings: list[str]) -> dict:
+def describe(
+    scan: Scan, model: Model, device: str, options: dict, seconds: dict[str, float], warnings: list[str]
+) -> dict:
     """Return the record as a plain dictionary.
 
     Parameters

@@ -1,8 +1,8 @@
 """Network weights: where the bundled ones lie, how a weight file is checked, loaded and saved.
 
-A model is two files side by side: ``NAME.pt`` (weights, nothing else) and ``NAME.json`` (its card: SHA-256 of the weights,
-architecture, labels, where it came from). The card is checked first; a weight file is opened only when its SHA-256 is the
-card's, and then with ``weights_only=True``, so that no file can run code.
+A model is two files side by side: ``NAME.pt`` (weights, nothing else) and ``NAME.json`` (its card: SHA-256 of the
+weights, architecture, labels, where it came from). The card is checked first; a weight file is opened only when its
+SHA-256 is the card's, and then with ``weights_only=True``, so that no file can run code.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def read_card(path: str | Path) -> dict:
         missing = {"format", "sha256", "architecture", "options", "labels"} - set(card)
     except OSError as error:
         raise WeightsError(
-            f"Cannot read the model card {file}: {error.strerror or error}. A weight file NAME.pt needs NAME.json beside it."
+            f"Cannot read the model card {file}: {error.strerror or error}. A weight file NAME.pt needs NAME.json "
+            "beside it."
         ) from error
     except (ValueError, TypeError) as error:
         raise WeightsError(f"The model card {file} is damaged: {_first_line(error)}") from error
@@ -152,8 +153,8 @@ def read_card(path: str | Path) -> dict:
 def save_model(path: str | Path, network: nn.Module, card: dict) -> Path:
     """Write weights and card side by side.
 
-    Matrices and kernels are stored in half precision (their rounding is far below the noise of training), vectors such as
-    biases and normalisation statistics in full, because a variance may exceed the range of half precision.
+    Matrices and kernels are stored in half precision (their rounding is far below the noise of training), vectors
+    such as biases and normalisation statistics in full, because a variance may exceed the range of half precision.
 
     Parameters
     ----------
@@ -162,9 +163,9 @@ def save_model(path: str | Path, network: nn.Module, card: dict) -> Path:
     network : nn.Module
         Not folded, so that a later training can continue from it.
     card : dict
-        ``architecture`` and ``options`` (what :func:`synthseg_slicer.network.build` needs), any facts to record (version,
-        training data, licence, ...), and optionally ``labels`` (default: the 33 brain labels). ``format`` and ``sha256``
-        are filled in.
+        ``architecture`` and ``options`` (what :func:`synthseg_slicer.network.build` needs), any facts to record
+        (version, training data, licence, ...), and optionally ``labels`` (default: the 33 brain labels). ``format``
+        and ``sha256`` are filled in.
 
     Returns
     -------

@@ -1,0 +1,209 @@
+"""The command line: ``synthseg-slicer segment | demo | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import __version__
+from .errors import OptionError, OutputError, SynthSegError
+
+EPILOG = "exit codes: 0 done; 1 some of several scans failed; 2 nothing done, wrong input or options; 130 interrupted"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a segmentation's warnings are printed from its provenance
+            return options.run(options)
+    except SynthSegError as error:
+        print(f"synthseg-slicer: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("synthseg-slicer: interrupted; no unfinished output was left behind", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="synthseg-slicer", description="Segment head scans of any contrast and resolution.", epilog=EPILOG
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="segment | demo | doctor")
+
+    run = commands.add_parser("segment", help="segment one or more scans", epilog=EPILOG)
+    run.set_defaults(run=_segment)
+    run.add_argument("input", nargs="+", metavar="IN", help="scans, DICOM folders, folders of scans, .txt lists")
+    run.add_argument("-o", "--output", required=True, metavar="OUT", help="label file for one scan, folder for several")
+    run.add_argument("--volumes", metavar="CSV", help="volumes in mm³; for several scans one table, a row a scan")
+    run.add_argument("--posteriors", metavar="FILE", help="soft posteriors, 4D NIfTI (one scan only)")
+    run.add_argument("--picture", metavar="PNG", help="picture of slices with contours (one scan only)")
+    run.add_argument("--ct", action=argparse.BooleanOptionalAction, help="the scan is (not) CT; judged by default")
+    run.add_argument("--fast", action="store_true", help="one pass instead of two: half the time, less accurate")
+    run.add_argument("--native", action="store_true", help="labels in the scan's own grid instead of 1 mm")
+    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N, mps")
+    run.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    run.add_argument("--model", metavar="FILE.pt", help="other weights, with their card FILE.json beside them")
+    run.add_argument("--skip-existing", action="store_true", help="leave out scans whose output exists already")
+    run.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+    demo = commands.add_parser("demo", help="segment the MNI152 template that nilearn carries")
+    demo.set_defaults(run=_demo)
+    demo.add_argument("folder", nargs="?", default="synthseg-demo", help="default: synthseg-demo")
+    demo.add_argument("--device", default="auto")
+    demo.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+    doctor = commands.add_parser("doctor", help="what is installed, and how fast this machine is")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _segment(options: argparse.Namespace) -> int:
+    import torch
+
+    from .inputs import find_scans, output_names
+
+    if options.threads is not None:
+        if options.threads < 1:
+            raise OptionError("--threads must be at least 1.")
+        torch.set_num_threads(options.threads)
+    scans = find_scans(options.input)
+    several = len(scans) > 1 or len(options.input) > 1 or not _is_scan(options.input[0])
+    if not several:
+        outputs = {"volumes": options.volumes, "posteriors": options.posteriors, "picture": options.picture}
+        if options.skip_existing and Path(options.output).exists():
+            return 0
+        _one(scans[0], Path(options.output), options, **outputs)
+        return 0
+    if options.posteriors or options.picture:
+        raise OptionError("--posteriors and --picture take one scan; for several, segment them one at a time.")
+    return _many(output_names(scans, Path(options.output)), options)
+
+
+def _is_scan(path: str) -> bool:
+    from .inputs import is_scan
+
+    return is_scan(Path(path))
+
+
+def _many(targets: dict[Path, Path], options: argparse.Namespace) -> int:
+    """Segment several scans; a bad one does not stop the others."""
+    from . import measure
+    from .files import check_output
+    from .pipeline import resolve_device
+    from .weights import load_model
+
+    resolve_device(options.device)
+    model = load_model(path=options.model)
+    if options.volumes:
+        check_output(options.volumes, (".csv",))
+    folder = Path(options.output)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: the folder cannot be made ({error.strerror}). Choose another one.") from error
+    table, failed, skipped = {}, [], 0
+    try:
+        for number, (scan, target) in enumerate(targets.items(), 1):
+            if options.skip_existing and target.exists():
+                skipped += 1
+                continue
+            try:
+                result = _one(scan, target, options, prefix=f"{number}/{len(targets)} {scan.name}: ", model=model)
+            except SynthSegError as error:
+                print(f"synthseg-slicer: {error}", file=sys.stderr)
+                failed.append(scan)
+            else:
+                table[str(scan)] = result.volumes
+        if options.volumes and table:
+            measure.write_volumes_table(options.volumes, table, model.names)
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+    summary = f"{len(table)} of {len(targets)} scans segmented"
+    summary += f", {skipped} skipped" if skipped else ""
+    summary += f", {len(failed)} failed: {', '.join(map(str, failed))}" if failed else ""
+    print(f"synthseg-slicer: {summary}", file=sys.stderr)
+    return (1 if table or skipped else 2) if failed else 0
+
+
+def _one(scan: Path, output: Path, options: argparse.Namespace, prefix: str = "", model=None, **outputs):
+    from .pipeline import segment
+
+    with _progress_bar(options.quiet, prefix) as progress:
+        result = segment(
+            scan,
+            output,
+            fast=options.fast,
+            ct=options.ct,
+            device=options.device,
+            native=options.native,
+            model=model or options.model,
+            progress=progress,
+            **outputs,
+        )
+    _print_warnings(result)
+    return result
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import run_demo
+
+    with _progress_bar(options.quiet) as progress:
+        result = run_demo(options.folder, device=options.device, progress=progress)
+    _print_warnings(result)
+    print(f"Wrote scan, labels, volumes and picture into {Path(options.folder).absolute()}:")
+    for path in sorted(Path(options.folder).glob("mni152*")):
+        print(f"  {path.name}")
+    print(f"Total intracranial volume {result.intracranial / 1000:.0f} ml")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    for line in examine():
+        print(line, flush=True)
+    return 0
+
+
+def _print_warnings(result) -> None:
+    for message in result.provenance["warnings"]:
+        print(f"synthseg-slicer: warning: {message}", file=sys.stderr)
+
+
+@contextmanager
+def _progress_bar(quiet: bool, prefix: str = "", width: int = 30):
+    """Give a progress callback that draws one line on stderr; on no terminal, one line a stage."""
+    if quiet:
+        yield None
+        return
+    terminal = sys.stderr.isatty()
+    shown = ""
+
+    def progress(stage: str, fraction: float) -> None:
+        nonlocal shown
+        if terminal:
+            done = round(fraction * width)
+            bar = "#" * done + "." * (width - done)
+            print(f"\r\033[K{prefix}[{bar}] {fraction:4.0%} {stage}", end="", file=sys.stderr)
+        elif stage != shown:
+            print(f"{prefix}{fraction:4.0%} {stage}", file=sys.stderr)
+        shown = stage
+
+    try:
+        yield progress
+    finally:
+        if terminal and shown:
+            print(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

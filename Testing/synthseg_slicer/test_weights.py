@@ -1,0 +1,97 @@
+"""Saving, checking and loading weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import random_network
+
+from synthseg_slicer import weights
+from synthseg_slicer.errors import WeightsError
+from synthseg_slicer.labels import BRAIN
+from synthseg_slicer.network import fold_batch_norm
+from synthseg_slicer.weights import bundled_models, load_model
+
+
+def test_saved_weights_give_the_same_network_back(tiny_weights):
+    model = load_model(path=tiny_weights)
+    image = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model.network(image), fold_batch_norm(random_network())(image), rtol=0.02, atol=0.02)
+    assert model.labels == BRAIN
+    assert model.partners[17] == 53
+    assert model.card["version"] == "0.0.1"
+    assert not model.network.training
+
+
+def test_weights_are_stored_in_half_precision_and_statistics_in_full(tiny_weights):
+    state = torch.load(tiny_weights, weights_only=True)["state"]
+    assert state["fine_image.weight"].dtype == torch.float16
+    assert state["fine_norm.running_var"].dtype == torch.float32
+
+
+def test_a_single_changed_byte_is_noticed(tiny_weights):
+    content = bytearray(tiny_weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    tiny_weights.write_bytes(content)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_model(path=tiny_weights)
+
+
+def test_a_file_that_could_run_code_is_refused_even_with_a_matching_card(tiny_weights):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("the weight file ran code",))
+
+    torch.save({"state": Bomb()}, tiny_weights)
+    card = json.loads(tiny_weights.with_suffix(".json").read_text())
+    card["sha256"] = weights.hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
+    tiny_weights.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(WeightsError, match="do not fit their card"):
+        load_model(path=tiny_weights)
+
+
+def test_weights_of_another_architecture_are_refused(tiny_weights):
+    card = json.loads(tiny_weights.with_suffix(".json").read_text())
+    card["options"] = {"widths": [4, 16]}
+    tiny_weights.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(WeightsError, match="do not fit their card"):
+        load_model(path=tiny_weights)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda text: text[:40], "damaged"),
+        (lambda text: "[]", "lacks"),
+        (lambda text: text.replace('"sha256"', '"sha1"'), "lacks sha256"),
+        (lambda text: text.replace('"format": 1', '"format": 99'), "another version"),
+    ],
+)
+def test_a_damaged_card_is_refused(tiny_weights, change, message):
+    card = tiny_weights.with_suffix(".json")
+    card.write_text(change(card.read_text()))
+    with pytest.raises(WeightsError, match=message):
+        load_model(path=tiny_weights)
+
+
+def test_missing_weights_and_missing_cards_are_named(tiny_weights):
+    with pytest.raises(WeightsError, match="No bundled weights for the task 'unicorn'"):
+        load_model("unicorn")
+    tiny_weights.with_suffix(".json").unlink()
+    with pytest.raises(WeightsError, match=r"tiny\.json"):
+        load_model(path=tiny_weights)
+
+
+def test_bundled_models_are_found_in_the_resources_of_the_source_tree(tiny_weights, monkeypatch):
+    assert weights.MODEL_FOLDERS[0].parts[-3:] == ("SynthSegSlicer", "Resources", "Models")
+    monkeypatch.setattr(weights, "MODEL_FOLDERS", (tiny_weights.parent,))
+    assert bundled_models() == {"tiny": tiny_weights}
+    assert load_model("tiny").sha256 == json.loads(tiny_weights.with_suffix(".json").read_text())["sha256"]
+
+
+@pytest.mark.skipif("brain" not in bundled_models(), reason="no bundled weights yet")
+def test_bundled_brain_model_is_undamaged_and_labels_the_brain():
+    assert load_model("brain").labels == BRAIN
