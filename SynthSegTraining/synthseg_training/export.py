@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import colorsys
 import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from synthseg_slicer.labels import BRAIN, Label
 from synthseg_slicer.network import build, parameter_count
 from synthseg_slicer.weights import save_model
 
@@ -16,6 +18,27 @@ from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import estimate_norm_statistics
 from synthseg_training.training.loop import stage_config
 from synthseg_training.training.recipe import Recipe
+
+
+def card_labels(recipe: Recipe) -> tuple[Label, ...]:
+    """Return what the channels mean: FreeSurfer's entries where it has the label, else the recipe's names and own colours.
+
+    Every foreground label of another anatomy is a topology class of its own: one connected component.
+    """
+    anatomy = stage_config(recipe, recipe.stages[-1]).anatomy
+    known = {label.id: label for label in BRAIN} if not recipe.names else {}
+    left = set(anatomy.pairs)
+    labels = []
+    for channel, (label, partner) in enumerate(anatomy.output_partners.items()):
+        if label in known:
+            labels.append(known[label])
+            continue
+        side = "none" if partner == label else "left" if label in left else "right"
+        hue = (0.618 * min(label, partner)) % 1  # golden ratio: neighbouring ids get far hues; both sides the same
+        color = (0, 0, 0) if label == 0 else tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.6, 0.95))
+        name = recipe.names.get(label, "Background" if label == 0 else f"Label-{label}")
+        labels.append(Label(label, name, color, side, partner, 0 if label == 0 else channel))
+    return tuple(labels)
 
 
 def export(
@@ -76,6 +99,7 @@ def export(
         "date": datetime.date.today().isoformat(),
         "steps": content.get("step"),
         "held_out_maps": recipe.held_out,
+        "labels": card_labels(recipe),
     }
     if maps is not None:
         used = [name for name in maps.names if name not in recipe.held_out]

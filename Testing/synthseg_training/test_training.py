@@ -8,10 +8,12 @@ import sys
 import pytest
 import torch
 
+from synthseg_slicer.errors import DeviceError
+from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.network import FastUNet
 from synthseg_slicer.weights import load_model
 from synthseg_training.cli import main
-from synthseg_training.export import export
+from synthseg_training.export import card_labels, export
 from synthseg_training.labelmaps import prepare
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.training import checkpoint
@@ -117,6 +119,38 @@ def test_an_exploding_loss_stops_with_advice(phantoms, tmp_path):
     stage = Stage(steps=60, **{**EASY, "rate": 1e30})
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         fit(recipe(stage), phantoms, tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": 18}, "crop 18 is no multiple of 4"),
+        ({"crop": 17, "trunk_only": True}, "crop 17 is no multiple of 2"),
+        ({"generator": {"anatomy": {"output": {2: 2}}}}, "33 channels .* outputs 2 labels"),
+        ({"generator": {"flip": {"chance": 1}}}, "unknown setting chance"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_training(phantoms, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        fit(recipe(Stage(steps=1), Stage(steps=1, **{**EASY, **change})), phantoms, tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_absent_device_is_named(phantoms, tmp_path):
+    with pytest.raises(DeviceError, match="'cuda:77'"):
+        fit(recipe(Stage(steps=1, **EASY)), phantoms, tmp_path, device="cuda:77")
+
+
+def test_the_card_of_another_anatomy_names_its_own_labels():
+    anatomy = {"output": {1: 1, 2: 2, 3: 3}, "pairs": {1: 2}}
+    settings = recipe(Stage(steps=1), generator={"anatomy": anatomy}, names={1: "Left-Lung", 2: "Right-Lung", 3: "Heart"})
+    labels = card_labels(settings)
+    assert [label.name for label in labels] == ["Background", "Left-Lung", "Right-Lung", "Heart"]
+    assert [label.partner for label in labels] == [0, 2, 1, 3]
+    assert [label.side for label in labels] == ["none", "left", "right", "none"]
+    assert len({label.topology for label in labels}) == 4
+    assert labels[1].color == labels[2].color != labels[3].color
+    assert card_labels(recipe(Stage(steps=1))) == BRAIN
 
 
 def test_average_of_weights_follows_its_definition():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 import torch
+from synthseg_slicer.errors import DeviceError
 from torch import distributed, nn
 
 
@@ -27,9 +28,21 @@ def start(device: torch.device) -> tuple[int, int]:
 
 
 def local_device(name: str) -> torch.device:
-    """Return the device of this process: ``auto`` is its own GPU where there is one, else the CPU."""
+    """Return the device of this process: ``auto`` is its own GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        The device is unknown or absent.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DeviceError(f"Cannot train on the device {name!r} ({reason}). Choose auto, cpu, cuda or mps.") from error
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")

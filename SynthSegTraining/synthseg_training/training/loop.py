@@ -111,6 +111,17 @@ def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig
     return config
 
 
+def _check_stage(recipe: Recipe, stage: Stage, network: nn.Module) -> None:
+    channels, labels = recipe.network.get("n_labels", 33), len(stage_config(recipe, stage).output_ids)
+    if channels != labels:
+        raise ValueError(f"the network has {channels} channels (n_labels) but the generator's anatomy outputs {labels} labels")
+    if stage.trunk_only and not hasattr(network, "forward_coarse"):
+        raise ValueError(f"stage {stage.name!r}: only the fast network has a trunk to train alone (trunk_only)")
+    multiple = network.multiple // 2 if stage.trunk_only else network.multiple
+    if stage.crop % multiple:
+        raise ValueError(f"stage {stage.name!r}: crop {stage.crop} is no multiple of {multiple}, as the network needs")
+
+
 class _Run:
     """State of one training in one process."""
 
@@ -136,7 +147,7 @@ class _Run:
         self.training_maps = maps.subset([name for name in maps.names if name not in held_out]).to(device)
         self.validation_maps = maps.subset(held_out).to(device) if held_out else None
         for stage in recipe.stages:
-            stage_config(recipe, stage)  # a wrong setting shows before hours of training, not after
+            _check_stage(recipe, stage, self.network)  # a wrong setting shows before hours of training, not after
         self.step = 0
 
     # -- beginning and saving ------------------------------------------------------------------------------------------

@@ -84,6 +84,8 @@ class Recipe:
         Fields of :class:`synthseg_training.generation.GeneratorConfig`.
     stages : list of Stage
         In order.
+    names : dict
+        Label id to name for the model card, for anatomies other than the brain (whose names are known).
     held_out : list of str
         Names of the label maps kept for validation.
     optimizer : str
@@ -104,6 +106,7 @@ class Recipe:
     stages: list[Stage]
     network: dict[str, Any] = field(default_factory=lambda: {"architecture": "fast"})
     generator: dict[str, Any] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
     held_out: list[str] = field(default_factory=list)
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
