@@ -274,7 +274,7 @@ def template(monkeypatch):
 
 
 def test_demo_writes_scan_labels_volumes_and_picture(template, threshold_model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_model", lambda *a: threshold_model)
+    monkeypatch.setattr("synthseg_slicer.demo.load_model", lambda: threshold_model)
     assert main(["demo", str(tmp_path / "demo"), "--device", "cpu", "-q"]) == 0
     written = {f"mni152_synthseg{end}" for end in (".nii.gz", ".json", ".csv", ".png")} | {"mni152.nii.gz"}
     assert names(tmp_path / "demo") == written

@@ -8,6 +8,7 @@ from pathlib import Path
 from .errors import OptionError, OutputError
 from .files import atomic
 from .pipeline import Progress, Segmentation, segment
+from .weights import load_model
 
 
 def run_demo(folder: str | Path, *, device: str = "auto", progress: Progress | None = None) -> Segmentation:
@@ -27,6 +28,8 @@ def run_demo(folder: str | Path, *, device: str = "auto", progress: Progress | N
     ------
     OptionError
         nilearn is not installed.
+    WeightsError
+        The bundled weights are missing.
     OutputError
         The folder cannot be written.
     """
@@ -36,6 +39,7 @@ def run_demo(folder: str | Path, *, device: str = "auto", progress: Progress | N
         raise OptionError(
             "The demo needs the nilearn package, which carries the scan: pip install synthseg-slicer[demo]"
         ) from error
+    model = load_model()
     folder = Path(folder)
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch) / "mni152.nii.gz"
@@ -54,5 +58,6 @@ def run_demo(folder: str | Path, *, device: str = "auto", progress: Progress | N
         volumes=stem.with_suffix(".csv"),
         picture=stem.with_suffix(".png"),
         device=device,
+        model=model,
         progress=progress,
     )

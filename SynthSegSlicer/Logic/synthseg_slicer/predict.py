@@ -1,10 +1,10 @@
 """From an image to posteriors, streamed: no full-resolution volume with one channel per label is ever held.
 
 Each pass (the image, and the image mirrored) keeps only the network's last features, at half resolution for
-:class:`~synthseg_slicer.network.FastUNet`. Then, plane by plane along x, heads and softmax of both passes are
-evaluated, averaged, smoothed with a Gaussian (a window of neighbouring planes is kept), and the four most probable
-labels of each voxel are stored. A plane's posteriors fit in the processor's cache, which makes this faster than whole
-volumes as well as smaller.
+:class:`~synthseg_slicer.network.FastUNet`. Then, in slabs along x and plane by plane, heads and softmax of both
+passes are evaluated, averaged, smoothed with a Gaussian (a window of neighbouring planes is kept), and the four most
+probable labels of each voxel are stored. A plane's posteriors fit in the processor's cache, which makes this faster
+than whole volumes as well as smaller; each core works on a slab of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import copy
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,7 +33,10 @@ TOP = 4
 """Labels kept per voxel. At most three can exceed the clean-up's threshold of 0.25."""
 
 SLAB = 16
-"""Planes whose full-resolution features are held at once; more costs memory and cache misses, fewer repeat borders."""
+"""Planes done at a time by one thread; more costs memory, fewer repeat borders."""
+
+WORKERS = 4
+"""Most slabs in work at once; each takes about 150 MB for a head at 1 mm."""
 
 CERTAIN_BACKGROUND = 0.98
 MARGIN = 8
@@ -201,13 +205,36 @@ def _predict(
     probabilities = np.zeros((TOP, *shape), np.float16)
     if not channels.size:  # nothing but background; there is no plane to compute
         return TopPosteriors(channels, probabilities, box, image.shape, model.ids)
-    top = min(TOP, len(model.ids))
-    for x, plane in enumerate(_smoothed_planes(passes, box, image.shape, _kernel(smoothing))):
-        values, indices = plane.topk(top, dim=-1)
-        channels[:top, x] = indices.permute(2, 0, 1).to(torch.uint8).cpu().numpy()
-        probabilities[:top, x] = values.permute(2, 0, 1).half().cpu().numpy()
-        progress(0.5 + 0.5 * (x + 1) / shape[0])
+    top, kernel = min(TOP, len(model.ids)), _kernel(smoothing)
+
+    @torch.inference_mode()  # holds for one thread only
+    def work(start: int) -> None:
+        slab = (slice(start, min(start + SLAB, box[0].stop)), *box[1:])
+        for x, plane in enumerate(_smoothed_planes(passes, slab, image.shape, kernel), start - box[0].start):
+            values, indices = plane.topk(top, dim=-1)
+            channels[:top, x] = indices.permute(2, 0, 1).to(torch.uint8).cpu().numpy()
+            probabilities[:top, x] = values.permute(2, 0, 1).half().cpu().numpy()
+
+    starts = range(box[0].start, box[0].stop, SLAB)
+    for done, _ in enumerate(_on_cores(work, starts) if device.type == "cpu" else map(work, starts), 1):
+        progress(0.5 + 0.5 * done / len(starts))
     return TopPosteriors(channels, probabilities, box, image.shape, model.ids)
+
+
+def _on_cores(work: Callable[[int], None], tasks: Iterable[int]) -> Iterator[None]:
+    """Run tasks in a few threads, one core each, and yield as they finish, in order.
+
+    Torch's own parallel loops wait for each other after every operation. For the many small operations on planes that
+    costs more than it gains, and on a busy machine a hundred times more.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, WORKERS)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
+    try:
+        yield from pool.map(work, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the workers' settings reach the matrix library of all threads
 
 
 def _prepared(network: nn.Module, device: torch.device) -> nn.Module:
@@ -258,42 +285,43 @@ class _Pass:
             else:
                 self.features = network(x)[:, order]
                 self.head = None
-        self._slab = None
 
-    def logits(self, x: int, region: tuple[slice, slice]) -> Tensor:
-        """Return logits ``[y, z, labels]`` of plane ``x``.
+    def open(self, start: int, stop: int, region: tuple[slice, slice]) -> Callable[[int], Tensor]:
+        """Return a function from a plane's x in ``start`` to ``stop`` to its logits ``[y, z, labels]``.
 
         ``region`` is a range of y and z in padded coordinates, for :class:`FastUNet` with even bounds; the outermost
         ``reach`` voxels are valid only where the padded image ends.
         """
-        if self.mirrored:
-            x = self.extent[0] - 1 - x
-        x += self.before[0]
+
+        def inside(x: int) -> int:
+            return self.before[0] + (self.extent[0] - 1 - x if self.mirrored else x)
+
         if not self.fast:
-            features = self.features[0, :, x, region[0], region[1]].permute(1, 2, 0)
-            return features if self.head is None else F.linear(features, *self.head)
-        if self._slab is None or self._slab[0] != (x // SLAB, region):
-            self._slab = ((x // SLAB, region), *self._open_slab(x // SLAB, region))
-        _, start, features, coarse_start, coarse = self._slab
+            return lambda x: self._full_logits(inside(x), region)
+        first, last = sorted((inside(start), inside(stop - 1)))
+        wide = _even(first - self.network.reach, last + 1 + self.network.reach, self.shape[0])
+        trunk = self.trunk[0][(slice(None), *(slice(s.start // 2, s.stop // 2) for s in (wide, *region)))]
+        trunk = trunk.permute(1, 2, 3, 0)
+        fine = self.fine(self.image[0, 0][(wide, *region)], trunk)
+        weight, bias = self.coarse_head
+        coarse = F.linear(trunk, weight, bias + self.head[1])
+        return lambda x: self._fast_logits(inside(x) - wide.start, fine, coarse)
+
+    def _full_logits(self, x: int, region: tuple[slice, slice]) -> Tensor:
+        features = self.features[0, :, x, region[0], region[1]].permute(1, 2, 0)
+        return features if self.head is None else F.linear(features, *self.head)
+
+    def _fast_logits(self, x: int, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Return the logits of a plane of fine features ``[2x, y, z, C]``, coarse logits ``[x, y/2, z/2, labels]``."""
         # Trilinear upsampling, x first: the plane lies a quarter of a coarse voxel away from the nearer coarse plane.
         near, far = x // 2, x // 2 + (1 if x % 2 else -1)
-        far = min(max(far, 0), self.shape[0] // 2 - 1)
-        plane = torch.lerp(coarse[near - coarse_start], coarse[far - coarse_start], 0.25)[None].permute(0, 3, 1, 2)
+        far = min(max(far, 0), len(coarse) - 1)
+        plane = torch.lerp(coarse[near], coarse[far], 0.25)[None].permute(0, 3, 1, 2)
         plane = F.interpolate(plane, scale_factor=2, mode="bilinear", align_corners=False)
         plane = plane[0].permute(1, 2, 0).contiguous()
         weight = self.head[0]
-        plane.view(-1, weight.shape[0]).addmm_(features[x - start].reshape(-1, weight.shape[1]), weight.T)
+        plane.view(-1, weight.shape[0]).addmm_(fine[x].reshape(-1, weight.shape[1]), weight.T)
         return plane
-
-    def _open_slab(self, slab: int, region: tuple[slice, slice]) -> tuple[int, Tensor, int, Tensor]:
-        """Return a slab: start, fine features ``[x, y, z, C]``, coarse start, logits ``[x/2, y/2, z/2, labels]``."""
-        reach = self.network.reach
-        start, stop = max(slab * SLAB - reach, 0), min((slab + 1) * SLAB + reach, self.shape[0])
-        wide = (slice(start, stop), *region)
-        trunk = self.trunk[0][(slice(None), *(slice(s.start // 2, s.stop // 2) for s in wide))].permute(1, 2, 3, 0)
-        features = self.fine(self.image[0, 0][wide], trunk)
-        weight, bias = self.coarse_head
-        return start, features, start // 2, F.linear(trunk, weight, bias + self.head[1])
 
     def foreground(self, background: int) -> Box | None:
         """Return the box of voxels that may be foreground, in the image's coordinates; None if there are none."""
@@ -355,18 +383,19 @@ def _smoothed_planes(
     reach = getattr(passes[0].network, "reach", 0) + radius
     region, inner = [], []
     for axis in (1, 2):
-        start = max(box[axis].start - reach + before[axis], 0) // 2 * 2
-        stop = min(-(-(box[axis].stop + reach + before[axis]) // 2) * 2, padded[axis])
-        region.append(slice(start, stop))
+        low, high = box[axis].start - reach, box[axis].stop + reach
+        region.append(_even(low + before[axis], high + before[axis], padded[axis]))
         wanted = torch.arange(box[axis].start - radius, box[axis].stop + radius).clamp(0, shape[axis] - 1)
-        inner.append(wanted + before[axis] - start)
+        inner.append(wanted + before[axis] - region[-1].start)
+    ends = max(box[0].start - radius, 0), min(box[0].stop + radius, shape[0])
+    first, *others = (one.open(*ends, tuple(region)) for one in passes)
     window: deque[Tensor] = deque(maxlen=2 * radius + 1)
     done = None
     for x in range(box[0].start - radius, box[0].stop + radius):
         if done != (x := min(max(x, 0), shape[0] - 1)):
-            mean = passes[0].logits(x, tuple(region)).float().softmax(-1)
-            for other in passes[1:]:
-                mean = mean.add_(other.logits(x, tuple(region)).float().softmax(-1))
+            mean = first(x).float().softmax(-1)
+            for other in others:
+                mean.add_(other(x).float().softmax(-1))
             plane = mean.div_(len(passes))
             for axis, wanted in enumerate(inner):
                 plane = _blur([_shifted(plane, axis, wanted, step, radius) for step in range(2 * radius + 1)], kernel)
@@ -401,6 +430,11 @@ def _kernel(sigma: float) -> list[float]:
     half = [math.exp(-0.5 * (step / sigma) ** 2) if sigma else 1.0 for step in range(radius + 1)]
     total = half[0] + 2 * sum(half[1:])
     return [weight / total for weight in half]
+
+
+def _even(start: int, stop: int, extent: int) -> slice:
+    """Return a range widened to even bounds and cut to an axis."""
+    return slice(max(start, 0) // 2 * 2, min(stop + stop % 2, extent))
 
 
 def _union(boxes: list[Box | None], shape: tuple[int, int, int]) -> Box:
