@@ -21,7 +21,7 @@ from .weights import MODEL_FOLDERS, Model, bundled_models, load_model
 
 REQUIRED = ("torch", "numpy", "SimpleITK", "nibabel")
 OPTIONAL = ("nilearn", "dask", "slicer-core")
-PROBE = (64, 80, 64)
+PROBE = (96, 112, 96)
 """Voxels of the image that is timed."""
 TYPICAL = (160, 208, 176)
 """Voxels of a head at 1 mm once empty margins are cropped."""
