@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--licence", default="", help="their licence, for the model card")
     prepare.set_defaults(run=_prepare)
 
-    phantom = commands.add_parser("phantom", help="write procedural head phantoms as label maps: train without any data")
+    phantom = commands.add_parser(
+        "phantom", help="write procedural head phantoms as label maps: train without any data"
+    )
     phantom.add_argument("folder", type=Path)
     phantom.add_argument("-n", "--number", type=int, default=5)
     phantom.add_argument("--seed", type=int, default=0)
@@ -52,15 +54,21 @@ def _parser() -> argparse.ArgumentParser:
     _recipe_arguments(generate)
     generate.add_argument("-o", "--output", type=Path, required=True, help="folder for sheet.png and the samples")
     generate.add_argument("-n", "--number", type=int, default=12, help="samples on the sheet")
-    generate.add_argument("--volumes", type=int, default=0, help="samples to write as NIfTI images with their label maps")
+    generate.add_argument(
+        "--volumes", type=int, default=0, help="samples to write as NIfTI images with their label maps"
+    )
     generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--stage", type=int, default=-1, help="stage of the recipe whose settings to use; last by default")
+    generate.add_argument(
+        "--stage", type=int, default=-1, help="stage of the recipe whose settings to use; last by default"
+    )
     generate.set_defaults(run=_generate)
 
     fit = commands.add_parser("fit", help="train; the same command goes on where it was stopped")
     _recipe_arguments(fit)
     fit.add_argument("-o", "--output", type=Path, required=True, help="folder for checkpoints and learning curves")
-    fit.add_argument("--resume", type=Path, help="checkpoint or weights file to begin from (such as the bundled brain.pt)")
+    fit.add_argument(
+        "--resume", type=Path, help="checkpoint or weights file to begin from (such as the bundled brain.pt)"
+    )
     fit.add_argument("--start-step", type=int, help="step of the recipe at which to begin")
     fit.add_argument("--max-minutes", type=float, default=math.inf, help="stop and save after this time")
     fit.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -105,7 +113,9 @@ def _prepare(options: argparse.Namespace) -> None:
 
     maps = prepare(options.folder, options.output, source=options.source, licence=options.licence)
     size = options.output.stat().st_size / 1e6
-    print(f"{len(maps)} maps with {len(maps.labels)} labels at {maps.voxel_size:g} mm: {options.output} ({size:.1f} MB)")
+    print(
+        f"{len(maps)} maps with {len(maps.labels)} labels at {maps.voxel_size:g} mm: {options.output} ({size:.1f} MB)"
+    )
 
 
 def _phantom(options: argparse.Namespace) -> None:
@@ -118,8 +128,8 @@ def _phantom(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
-    from synthseg_slicer.scan import write_volume
 
+    from synthseg_slicer.scan import write_volume
     from synthseg_training.generation import Generator
     from synthseg_training.sheet import write_sheet
     from synthseg_training.training.loop import stage_config
@@ -148,7 +158,8 @@ def _fit(options: argparse.Namespace) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Schedulers and 'kill' end a job by SIGTERM; like Ctrl+C it is to save first (also where a shell made SIGINT ignored).
+    # Schedulers and 'kill' end a job by SIGTERM; like Ctrl+C it is to save first (also where a shell made SIGINT
+    # ignored).
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.default_int_handler)
     recipe, maps = _load(options)
@@ -167,7 +178,6 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from synthseg_slicer.weights import load_model
-
     from synthseg_training.evaluation.scans import evaluate
 
     result = evaluate(

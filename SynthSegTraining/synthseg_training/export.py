@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from synthseg_slicer.labels import BRAIN, Label
 from synthseg_slicer.network import build, parameter_count
 from synthseg_slicer.weights import save_model
-
 from synthseg_training.generation import Generator
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training import checkpoint
@@ -21,8 +21,9 @@ from synthseg_training.training.recipe import Recipe
 
 
 def card_labels(recipe: Recipe) -> tuple[Label, ...]:
-    """Return what the channels mean: FreeSurfer's entries where it has the label, else the recipe's names and own colours.
+    """Return what the channels mean, in channel order.
 
+    FreeSurfer's entries where the label is one of the brain's; else the recipe's names and made-up colours.
     Every foreground label of another anatomy is a topology class of its own: one connected component.
     """
     anatomy = stage_config(recipe, recipe.stages[-1]).anatomy

@@ -9,9 +9,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from synthseg_slicer.errors import OptionError, ScanError
 from synthseg_slicer.files import atomic
-from torch import Tensor
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 

@@ -1,8 +1,9 @@
 """Segmentation losses that never build a one-hot target.
 
-The sums over a label's voxels that Dice needs are scatter-adds of the posterior at the target's channel, and the gradient of
-Dice and cross-entropy with respect to the logits has a closed form. One fused step keeps a single ``[voxels, labels]`` volume,
-the posteriors, and takes a quarter of the time of the usual chain of operations (``Testing/benchmarks/training.py``).
+The sums over a label's voxels that Dice needs are scatter-adds of the posterior at the target's channel, and the
+gradient of Dice and cross-entropy with respect to the logits has a closed form. One fused step keeps a single
+``[voxels, labels]`` volume, the posteriors, and takes a quarter of the time of the usual chain of operations
+(``Testing/benchmarks/training.py``).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def soft_dice_loss(logits: Tensor, target: Tensor, *, present_only: bool = False
     target : Tensor
         Channel index of the true label, int64 ``[B, X, Y, Z]``.
     present_only : bool
-        Average over the labels that occur in the target only. On small crops most labels are absent; without this they all
-        add a constant 1 with a gradient that merely pushes their posteriors down.
+        Average over the labels that occur in the target only. On small crops most labels are absent; without this they
+        all add a constant 1 with a gradient that merely pushes their posteriors down.
 
     Returns
     -------
@@ -35,8 +36,8 @@ def soft_dice_loss(logits: Tensor, target: Tensor, *, present_only: bool = False
 def dice_cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy over voxels plus the soft Dice loss over the labels present in the target.
 
-    Shapes as for :func:`soft_dice_loss`. Cross-entropy gives every voxel a gradient from the first step, which shortens the
-    long plateau (background everywhere) in which training by Dice alone begins.
+    Shapes as for :func:`soft_dice_loss`. Cross-entropy gives every voxel a gradient from the first step, which shortens
+    the long plateau (background everywhere) in which training by Dice alone begins.
     """
     return _DiceCrossEntropy.apply(_rows(logits), target.reshape(-1), 1.0, True)
 
@@ -44,8 +45,8 @@ def dice_cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
 def logit_loss(logits: Tensor, target: Tensor, *, margin: float = 5.0) -> Tensor:
     """Weighted squared distance of the logits to +/- ``margin``; the first epoch of the reference implementation.
 
-    Shapes as for :func:`soft_dice_loss`. In each channel the voxels of its label and all other voxels weigh the same, so that
-    small structures are not drowned by background; channels whose label is absent only learn to stay low.
+    Shapes as for :func:`soft_dice_loss`. In each channel the voxels of its label and all other voxels weigh the same,
+    so that small structures are not drowned by background; channels whose label is absent only learn to stay low.
     """
     rows, target = _rows(logits), target.reshape(-1)
     at_target = rows.gather(1, target[:, None])[:, 0]
@@ -67,9 +68,9 @@ def _sum_by_label(values: Tensor, target: Tensor, counts: Tensor) -> Tensor:
 class _DiceCrossEntropy(torch.autograd.Function):
     """``weight`` x mean cross-entropy + soft Dice loss, for rows of logits ``[V, K]`` and targets ``[V]``.
 
-    With posteriors p, Dice d_k = (2 I_k + 1) / (S_k + 1), I_k the sum of p_k over the label's voxels and S_k the sum of p_k^2
-    plus the label's size (the 1 makes a label absent from both perfect instead of 0/0), and label weights w that sum to 1:
-    dL/dp_k = 2 w_k d_k / (S_k + 1) p_k - 2 w_k / (S_k + 1) [target = k], sent through the softmax's Jacobian
+    With posteriors p, Dice d_k = (2 I_k + 1) / (S_k + 1), I_k the sum of p_k over the label's voxels and S_k the sum of
+    p_k^2 plus the label's size (the 1 makes a label absent from both perfect instead of 0/0), and label weights w that
+    sum to 1: dL/dp_k = 2 w_k d_k / (S_k + 1) p_k - 2 w_k / (S_k + 1) [target = k], sent through the softmax's Jacobian
     p_k (g_k - sum_j p_j g_j); cross-entropy adds weight (p_k - [target = k]) / V.
     """
 

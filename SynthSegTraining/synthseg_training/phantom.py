@@ -6,10 +6,12 @@ anatomical atlas: networks trained on it are for demonstration only.
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
 import numpy as np
+
 from synthseg_slicer.scan import write_volume
 
 FIELD = ((-84.0, 84.0), (-102.0, 108.0), (-118.0, 88.0))
@@ -202,7 +204,7 @@ class _Canvas:
         view[(square <= 1) & (np.isin(view, only) if only else True)] = label
 
     def _tube(self, label: int, points, radius: float) -> None:
-        for start, end in zip(points[:-1], points[1:]):
+        for start, end in itertools.pairwise(points):
             start, end = np.array(start, float), np.array(end, float)
             steps = math.ceil(np.linalg.norm(end - start) / max(radius, self.voxel_size) * 2)
             for t in np.linspace(0, 1, steps + 1):

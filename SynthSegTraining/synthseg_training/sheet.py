@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from synthseg_slicer.labels import BRAIN
+
 from synthseg_slicer.files import atomic
+from synthseg_slicer.labels import BRAIN
 
 from .generation import Generator
 

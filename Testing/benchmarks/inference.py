@@ -2,16 +2,17 @@
 
 usage: python Testing/benchmarks/inference.py [--shapes 160,160,160 192,224,192] [--threads N] [--repeats N]
 
-Each row runs in a process of its own. All rows compute the mean of two passes (left/right flips) from the same image to an
-arg-max label map:
+Each row runs in a process of its own. All rows compute the mean of two passes (left/right flips) from the same image to
+an arg-max label map:
 
 - *paper, plain*: the paper's U-Net in torch as usually written: softmax volumes of both passes, their mean, arg-max;
 - *paper, streamed*: the same network through this package's :func:`synthseg_slicer.predict.predict`;
 - *bundled*: the bundled network through the same function;
 - *segment*: the whole call with the bundled weights: read, conform, two passes, clean-up, volumes, write.
 
-The image is a rendered head phantom that fills its grid. Time does not depend on the weights, but for one thing: where the
-bundled ones are certain of background, full resolution is skipped. The row *bundled, everywhere* keeps that from happening.
+The image is a rendered head phantom that fills its grid. Time does not depend on the weights, but for one thing: where
+the bundled ones are certain of background, full resolution is skipped. The row *bundled, everywhere* keeps that from
+happening.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_phantoms(folder, 1)
         maps = prepare(folder, f"{folder}/maps.npz").to(device)
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
+    processor = platform.processor() or platform.machine()
+    print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
 
     rng = torch.Generator().manual_seed(0)
     print("\n| samples | a second | against the paper's 160³ |\n|---|---|---|")

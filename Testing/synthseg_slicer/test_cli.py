@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import ball
+from synthetic import ball
 
 from synthseg_slicer import cli, pipeline
 from synthseg_slicer.cli import main

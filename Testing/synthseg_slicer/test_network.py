@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import random_network
+from synthetic import random_network
 
 from synthseg_slicer.network import (
     build,

@@ -8,7 +8,7 @@ import warnings
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import ball
+from synthetic import ball
 
 from synthseg_slicer import CancelToken, pipeline, segment
 from synthseg_slicer.errors import Cancelled, OptionError, OutputError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import random_network
 from scipy.ndimage import gaussian_filter1d
+from synthetic import random_network
 
 from synthseg_slicer import predict as room
 from synthseg_slicer.conform import pad_to_multiple
@@ -67,9 +67,7 @@ def test_mirrored_input_gives_mirrored_output(random_model, shape):
     plain = predict(random_model, image(shape), device="cpu")
     mirrored = predict(random_model, image(shape)[::-1], device="cpu")
     for channel in range(len(BRAIN_IDS)):
-        np.testing.assert_allclose(
-            mirrored.posterior(BRAIN_FLIP[channel])[::-1], plain.posterior(channel), atol=HALF
-        )
+        np.testing.assert_allclose(mirrored.posterior(BRAIN_FLIP[channel])[::-1], plain.posterior(channel), atol=HALF)
 
 
 def test_two_runs_are_identical(random_model):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import random_network
+from synthetic import random_network
 
 from synthseg_slicer import weights
 from synthseg_slicer.errors import WeightsError
@@ -58,6 +58,14 @@ def test_weights_of_another_architecture_are_refused(tiny_weights):
     card["options"] = {"widths": [4, 16]}
     tiny_weights.with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(WeightsError, match="do not fit their card"):
+        load_model(path=tiny_weights)
+
+
+def test_a_card_with_another_number_of_labels_is_refused(tiny_weights):
+    card = json.loads(tiny_weights.with_suffix(".json").read_text())
+    del card["labels"][5]
+    tiny_weights.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(WeightsError, match="33 channels, but their card 32 labels"):
         load_model(path=tiny_weights)
 
 

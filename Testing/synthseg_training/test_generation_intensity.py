@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from synthseg_training.generation import Anatomy, BiasField, ClassPrior, Gamma, GaussianMixture
 from synthseg_training.generation.anatomy import brain_label_names
 from synthseg_training.generation.gmm import GaussianParameters

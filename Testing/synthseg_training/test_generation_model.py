@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 import torch
+
 from synthseg_slicer.errors import OptionError
 from synthseg_slicer.labels import BRAIN_IDS, BRAIN_PARTNERS
 from synthseg_training.generation import (

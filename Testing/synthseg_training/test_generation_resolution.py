@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
+
 from synthseg_training.generation import Resolution
 from synthseg_training.generation.resolution import ResolutionParameters, gaussian_matrix
 

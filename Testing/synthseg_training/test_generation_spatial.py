@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from synthseg_training.generation.spatial import Spatial, SpatialParameters, affine_matrix, integrate
 
 IDENTITY = torch.eye(3).tolist()

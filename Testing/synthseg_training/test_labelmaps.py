@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+
 from synthseg_slicer.errors import OptionError, OutputError, ScanError
 from synthseg_training.labelmaps import LabelMapSet, prepare
 
@@ -98,7 +99,7 @@ def test_an_empty_folder_and_a_broken_file_are_named_in_the_error(tmp_path):
     with pytest.raises(ScanError, match="No label maps"):
         prepare(tmp_path, tmp_path / "out.npz")
     (tmp_path / "broken.nii.gz").write_text("no volume")
-    with pytest.raises(ScanError, match="broken.nii.gz"):
+    with pytest.raises(ScanError, match=r"broken\.nii\.gz"):
         prepare(tmp_path, tmp_path / "out.npz")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from synthseg_training.generation.anatomy import BRAIN_PAIRS, brain_label_names
 from synthseg_training.labelmaps import prepare
 from synthseg_training.phantom import draw_phantom, write_phantoms

@@ -35,7 +35,14 @@ def test_the_paper_recipe_is_the_paper():
     logits, dice = recipe.stages
     assert recipe.network == {"architecture": "paper", "n_labels": 33, "features": 24, "levels": 5}
     assert (recipe.optimizer, recipe.betas, recipe.ema, recipe.clip) == ("adam", (0.9, 0.999), None, None)
-    assert (dice.loss, dice.steps, dice.rate, dice.final_rate, dice.batch, dice.crop) == ("dice", 300_000, 1e-4, None, 1, 160)
+    assert (dice.loss, dice.steps, dice.rate, dice.final_rate, dice.batch, dice.crop) == (
+        "dice",
+        300_000,
+        1e-4,
+        None,
+        1,
+        160,
+    )
     assert logits.loss == "logits"
     config = stage_config(recipe, dice)
     assert config.gmm.realistic_share == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+
 from synthseg_slicer.errors import OutputError
 from synthseg_training.generation import Generator, GeneratorConfig
 from synthseg_training.labelmaps import LabelMapSet

@@ -143,7 +143,9 @@ def test_an_absent_device_is_named(phantoms, tmp_path):
 
 def test_the_card_of_another_anatomy_names_its_own_labels():
     anatomy = {"output": {1: 1, 2: 2, 3: 3}, "pairs": {1: 2}}
-    settings = recipe(Stage(steps=1), generator={"anatomy": anatomy}, names={1: "Left-Lung", 2: "Right-Lung", 3: "Heart"})
+    settings = recipe(
+        Stage(steps=1), generator={"anatomy": anatomy}, names={1: "Left-Lung", 2: "Right-Lung", 3: "Heart"}
+    )
     labels = card_labels(settings)
     assert [label.name for label in labels] == ["Background", "Left-Lung", "Right-Lung", "Heart"]
     assert [label.partner for label in labels] == [0, 2, 1, 3]
@@ -224,7 +226,9 @@ def test_training_needs_nothing_but_torch_and_numpy(phantoms, tmp_path):
         "from synthseg_training.cli import main\n"
         "sys.exit(main(['fit', 'recipe.json', '--maps', 'maps.npz', '-o', 'run', '--device', 'cpu']))\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=_environment(), capture_output=True, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=_environment(), capture_output=True, encoding="utf-8"
+    )
     assert result.returncode == 0, result.stderr
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
     assert "step 2 of 2" in result.stdout
@@ -234,12 +238,28 @@ def test_two_processes_under_torchrun_train_one_network(phantoms, tmp_path):
     (tmp_path / "recipe.yaml").write_text(WRITTEN)
     phantoms.save(tmp_path / "maps.npz")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "synthseg_training.cli", "fit", "recipe.yaml", "--maps", "maps.npz", "-o", "run", "--device", "cpu"]
+    command += [
+        "-m",
+        "synthseg_training.cli",
+        "fit",
+        "recipe.yaml",
+        "--maps",
+        "maps.npz",
+        "-o",
+        "run",
+        "--device",
+        "cpu",
+    ]
     result = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr
     together = checkpoint.load(tmp_path / "run" / "last.pt")
     assert together["step"] == 2
-    alone = fit(recipe(Stage(steps=2, crop=16, voxel_size=4.0, loss="dice_ce"), seed=0), phantoms, tmp_path / "one", device="cpu")
+    alone = fit(
+        recipe(Stage(steps=2, crop=16, voxel_size=4.0, loss="dice_ce"), seed=0),
+        phantoms,
+        tmp_path / "one",
+        device="cpu",
+    )
     name = "coarse_head.weight"
     assert not torch.equal(together["network"][name], checkpoint.load(alone)["network"][name])
 

@@ -29,6 +29,7 @@ class PaperUNet(nn.Module):
 
     def __init__(self, n_labels: int = 33, features: int = 24, levels: int = 5):
         super().__init__()
+        self.n_labels = n_labels
         self.multiple = 2 ** (levels - 1)
         widths = [features * 2**level for level in range(levels)]
         self.encoder = nn.ModuleList()
@@ -100,6 +101,7 @@ class FastUNet(nn.Module):
 
     def __init__(self, n_labels: int = 33, widths: tuple[int, ...] = (32, 64, 128, 256), fine_width: int = 16):
         super().__init__()
+        self.n_labels = n_labels
         self.multiple = 2 ** len(widths)
         self.encoder = nn.ModuleList()
         channels = 8

@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .conform import reorient
-from .labels import BRAIN
 from .files import atomic, check_output
+from .labels import BRAIN
 from .scan import write_itk
 
 COLORS: dict[int, tuple[int, int, int]] = {label.id: label.color for label in BRAIN}

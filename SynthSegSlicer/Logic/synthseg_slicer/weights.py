@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .errors import OutputError, WeightsError
+from .errors import WeightsError
+from .files import atomic
 from .labels import BRAIN, Label
 from .network import ARCHITECTURES, build, fold_batch_norm
 
@@ -121,6 +122,8 @@ def load_model(task: str = "brain", path: str | Path | None = None, device: str 
         labels = tuple(Label(**{**entry, "color": tuple(entry["color"])}) for entry in card["labels"])
     except Exception as error:  # whatever torch or the constructors find wrong with a foreign file
         raise WeightsError(f"The weights {path} do not fit their card: {_first_line(error)}") from error
+    if network.n_labels != len(labels):
+        raise WeightsError(f"The weights {path} have {network.n_labels} channels, but their card {len(labels)} labels.")
     return Model(fold_batch_norm(network).to(device), labels, sha256, card)
 
 
@@ -182,11 +185,9 @@ def save_model(path: str | Path, network: nn.Module, card: dict) -> Path:
     content = buffer.getvalue()
     labels = [asdict(label) if isinstance(label, Label) else label for label in card.get("labels", BRAIN)]
     card = {**card, "format": CARD_FORMAT, "sha256": hashlib.sha256(content).hexdigest(), "labels": labels}
-    try:
-        path.write_bytes(content)
-        path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"Cannot write the weights {path}: {error.strerror or error}.") from error
+    with atomic(path) as weights_file, atomic(path.with_suffix(".json")) as card_file:
+        weights_file.write_bytes(content)
+        card_file.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from synthseg_slicer import segment
 from synthseg_slicer.errors import ScanError
 from synthseg_slicer.scan import read_scan, write_volume
 from synthseg_slicer.weights import Model
-
 from synthseg_training.evaluation.metrics import dice, surface_distance_95, to_grid
 
 IMAGE_SUFFIX = "_image.nii.gz"
@@ -44,7 +44,9 @@ class Evaluation:
         if len(self.scores):
             by_scan = self.scores.groupby("scan")[["dice", "sd95_mm"]].mean()
             by_scan.loc["**mean**"] = by_scan.mean()
-            by_label = self.scores.groupby(["label", "structure"])[["dice", "sd95_mm"]].mean().reset_index("label", drop=True)
+            by_label = (
+                self.scores.groupby(["label", "structure"])[["dice", "sd95_mm"]].mean().reset_index("label", drop=True)
+            )
             parts += [_markdown(by_scan, "scan"), _markdown(by_label, "structure")]
         if len(self.agreement):
             pairs = self.agreement.groupby(["reference", "scan"])["dice"].mean().reset_index("reference")
@@ -75,9 +77,9 @@ def evaluate(
 ) -> Evaluation:
     """Segment the scans of a folder and compare.
 
-    Scans are named ``NAME_image.nii.gz`` and references ``NAME_dseg.nii.gz``. Scans without a reference whose names agree
-    up to the last hyphen (``ms07-t1``, ``ms07-t2``) are contrasts of one subject: each is compared with the first in
-    alphabetical order whose contrast begins with ``t1``.
+    Scans are named ``NAME_image.nii.gz`` and references ``NAME_dseg.nii.gz``. Scans without a reference whose names
+    agree up to the last hyphen (``ms07-t1``, ``ms07-t2``) are contrasts of one subject: each is compared with the first
+    in alphabetical order whose contrast begins with ``t1``.
 
     Parameters
     ----------
@@ -107,7 +109,9 @@ def evaluate(
     found = {path.name[: -len(IMAGE_SUFFIX)]: path for path in sorted(folder.glob("*" + IMAGE_SUFFIX))}
     found = {name: path for name, path in found.items() if not names or name in names}
     if not found:
-        raise ScanError(f"{folder} holds no scan named NAME{IMAGE_SUFFIX}" + (f" for {', '.join(names)}" if names else ""))
+        raise ScanError(
+            f"{folder} holds no scan named NAME{IMAGE_SUFFIX}" + (f" for {', '.join(names)}" if names else "")
+        )
     structures = {label: name for label, name in model.names.items() if label not in exclude}
     scores, agreement, seconds, contrasts = [], [], [], {}
     for name, path in found.items():

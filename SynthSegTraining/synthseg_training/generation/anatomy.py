@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from synthseg_slicer.labels import BRAIN, BRAIN_IDS
 from torch import Tensor
+
+from synthseg_slicer.labels import BRAIN, BRAIN_IDS
 
 _NAMES = {
     72: "5th-Ventricle",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
-from synthseg_slicer.errors import OptionError
 from torch import Tensor
 from torch.nn import functional as F
+
+from synthseg_slicer.errors import OptionError
 
 from ..labelmaps import LabelMapSet
 from .anatomy import Anatomy

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +46,7 @@ def batch_norms(network: nn.Module) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def estimate_norm_statistics(
-    network: nn.Module, forward: Callable[[Tensor], Tensor], images: Iterable[Tensor]
-) -> None:
+def estimate_norm_statistics(network: nn.Module, forward: Callable[[Tensor], Tensor], images: Iterable[Tensor]) -> None:
     """Replace batch normalisation's running statistics by their plain mean over the given images.
 
     The running statistics lag behind weights that still move, and an averaged network never had any of its own.

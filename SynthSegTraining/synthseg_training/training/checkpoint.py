@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from synthseg_slicer.files import atomic
 from torch import Tensor
+
+from synthseg_slicer.files import atomic
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -62,13 +62,18 @@ class Curves:
         upper.set(ylabel="training loss", yscale="log")
         validated = [r for r in self.rows if r["validation_dice"]]
         lower.plot(
-            [int(r["step"]) for r in validated], [float(r["validation_dice"]) for r in validated], "o-", color="tab:orange"
+            [int(r["step"]) for r in validated],
+            [float(r["validation_dice"]) for r in validated],
+            "o-",
+            color="tab:orange",
         )
         lower.set(xlabel="step", ylabel="Dice, held-out maps", ylim=(0, 1))
         stages = [self.rows[0], *(b for a, b in zip(self.rows, self.rows[1:]) if a["stage"] != b["stage"])]
         for row in stages:
             upper.axvline(int(row["step"]), color="0.8", lw=0.8, zorder=0)
-            upper.text(int(row["step"]), 1, " " + row["stage"], transform=upper.get_xaxis_transform(), fontsize=7, va="top")
+            upper.text(
+                int(row["step"]), 1, " " + row["stage"], transform=upper.get_xaxis_transform(), fontsize=7, va="top"
+            )
         path = self.path.with_suffix(".png")
         figure.savefig(path, dpi=100)
         plt.close(figure)

@@ -1,7 +1,7 @@
 """Several processes under torchrun: each draws its own samples, gradients are averaged.
 
-DistributedDataParallel is not used because the curriculum trains parts of the network in turn; averaging whatever gradients a
-step has made does the same work in a few lines.
+DistributedDataParallel is not used because the curriculum trains parts of the network in turn; averaging whatever
+gradients a step has made does the same work in a few lines.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 
 import torch
-from synthseg_slicer.errors import DeviceError
 from torch import distributed, nn
+
+from synthseg_slicer.errors import DeviceError
 
 
 def start(device: torch.device) -> tuple[int, int]:
@@ -41,7 +42,9 @@ def local_device(name: str) -> torch.device:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise DeviceError(f"Cannot train on the device {name!r} ({reason}). Choose auto, cpu, cuda or mps.") from error
+            raise DeviceError(
+                f"Cannot train on the device {name!r} ({reason}). Choose auto, cpu, cuda or mps."
+            ) from error
         return device
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,8 @@ def fit(
     maps : LabelMapSet
         Label maps; those that the recipe holds out are used for validation only.
     folder : path
-        Receives ``last.pt`` (to go on from), ``weights.pt`` (half-precision, averaged), ``curves.csv``, ``curves.png``. A
-        ``last.pt`` already there is resumed.
+        Receives ``last.pt`` (to go on from), ``weights.pt`` (half-precision, averaged), ``curves.csv``, ``curves.png``.
+        A ``last.pt`` already there is resumed.
     resume : path, optional
         Checkpoint or weights file to begin from when the folder has no ``last.pt``. From a file of weights alone, the
         optimiser's moments start anew and so does the recipe, unless ``start_step`` says otherwise.
@@ -112,9 +112,11 @@ def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig
 
 
 def _check_stage(recipe: Recipe, stage: Stage, network: nn.Module) -> None:
-    channels, labels = recipe.network.get("n_labels", 33), len(stage_config(recipe, stage).output_ids)
+    channels, labels = network.n_labels, len(stage_config(recipe, stage).output_ids)
     if channels != labels:
-        raise ValueError(f"the network has {channels} channels (n_labels) but the generator's anatomy outputs {labels} labels")
+        raise ValueError(
+            f"the network has {channels} channels (n_labels) but the generator's anatomy outputs {labels} labels"
+        )
     if stage.trunk_only and not hasattr(network, "forward_coarse"):
         raise ValueError(f"stage {stage.name!r}: only the fast network has a trunk to train alone (trunk_only)")
     multiple = network.multiple // 2 if stage.trunk_only else network.multiple
@@ -143,7 +145,10 @@ class _Run:
         self.rng = torch.Generator().manual_seed(recipe.seed + 1 + self.rank)
         held_out = [name for name in recipe.held_out if name in maps.names]
         if recipe.held_out and not held_out:
-            print(f"none of the held-out maps {', '.join(recipe.held_out)} is in the label maps: no validation", flush=True)
+            print(
+                f"none of the held-out maps {', '.join(recipe.held_out)} is in the label maps: no validation",
+                flush=True,
+            )
         self.training_maps = maps.subset([name for name in maps.names if name not in held_out]).to(device)
         self.validation_maps = maps.subset(held_out).to(device) if held_out else None
         for stage in recipe.stages:
@@ -267,9 +272,7 @@ class _Run:
             # Weights that move meet averages that stand still: begin with statistics of the present weights.
             generator = Generator(self.training_maps, stage_config(self.recipe, stage, stage.steps))
             with self._autocast():
-                estimate_norm_statistics(
-                    self.network, self._forward(stage), _images(generator, NORM_SAMPLES, self.rng)
-                )
+                estimate_norm_statistics(self.network, self._forward(stage), _images(generator, NORM_SAMPLES, self.rng))
             for layer in batch_norms(self.network):
                 layer.eval()
 

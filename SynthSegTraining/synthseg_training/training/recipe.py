@@ -28,22 +28,23 @@ class Stage:
     voxel_size : float
         Voxel edge in mm; twice the label maps' own with ``trunk_only``.
     trunk_only : bool
-        Train the fast network's half-resolution trunk and coarse head on samples drawn at that resolution: a quarter of the
-        time per volume of head.
+        Train the fast network's half-resolution trunk and coarse head on samples drawn at that resolution: a quarter of
+        the time per volume of head.
     batch : int
         Samples a step and process.
     loss : str
         ``dice`` (eq. 27), ``dice_ce`` or ``logits``.
     rate, final_rate : float
-        Learning rate at the start (after ``warmup`` steps of linear growth) and at the end; a half cosine leads from one to
-        the other. Constant where ``final_rate`` is None.
+        Learning rate at the start (after ``warmup`` steps of linear growth) and at the end; a half cosine leads from
+        one to the other. Constant where ``final_rate`` is None.
     coarse_weight : float
         Weight of an additional loss on the coarse logits (deep supervision of the fast network), 0 for none.
     frozen_norm : bool
-        Batch normalisation uses its running statistics, re-estimated when the stage begins, instead of the batch's own: the
-        network is trained the way that it is used.
+        Batch normalisation uses its running statistics, re-estimated when the stage begins, instead of the batch's own:
+        the network is trained the way that it is used.
     difficulty : tuple of float
-        Scale of the generative model's bounds at the stage's start and at ``difficulty_steps``, 1 being the recipe's own.
+        Scale of the generative model's bounds at the stage's start and at ``difficulty_steps``, 1 being the recipe's
+        own.
     realistic_share : tuple of float or None
         Probability of an image with tissue-ordered intensities, likewise; None keeps the generator's.
     difficulty_steps : int or None
@@ -149,8 +150,8 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
     path : path
         ``.yaml``, ``.yml`` or ``.json``.
     overrides : sequence of str
-        ``key=value`` with dots into nested keys and list indices, such as ``stages.0.steps=100``; values are read as YAML
-        (as JSON where PyYAML is absent).
+        ``key=value`` with dots into nested keys and list indices, such as ``stages.0.steps=100``; values are read as
+        YAML (as JSON where PyYAML is absent).
 
     Raises
     ------

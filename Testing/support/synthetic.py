@@ -1,0 +1,54 @@
+"""Networks and images that tests make up."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from synthseg_slicer.labels import BRAIN
+from synthseg_slicer.network import build
+
+TINY = {"widths": (4, 8), "fine_width": 4}
+
+
+def random_network(architecture: str = "fast", **options) -> torch.nn.Module:
+    """Return a tiny network whose weights and normalisation statistics are random and whose logits vary a lot."""
+    torch.manual_seed(0)
+    network = build(architecture, **(options or TINY))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            for tensor, low, high in ((module.running_mean, -0.2, 0.2), (module.running_var, 0.5, 2.0)):
+                tensor.uniform_(low, high)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+    for name, module in network.named_modules():
+        if name.endswith("head"):
+            torch.nn.init.normal_(module.weight, std=0.5)
+            torch.nn.init.normal_(module.bias, std=0.5)
+    return network.eval()
+
+
+class Threshold(torch.nn.Module):
+    """A network that one can foresee: bright voxels are brain stem, dark ones background."""
+
+    multiple = 4
+
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, image):
+        ids = [label.id for label in BRAIN]
+        logits = torch.full((1, len(ids), *image.shape[2:]), -20.0)
+        logits[:, ids.index(16)] = 40 * (image[:, 0] - self.level)
+        logits[:, 0] = 0
+        return logits
+
+
+def ball(shape=(32, 36, 40), radius=9.0, centre=None) -> np.ndarray:
+    """Return a noisy bright ball on a dark background, float32."""
+    centre = np.array(centre if centre is not None else [(n - 1) / 2 for n in shape])
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    inside = np.linalg.norm(grid - centre, axis=-1) < radius
+    noise = np.random.default_rng(0).normal(0, 2, shape)
+    return (100 * inside + 10 + noise).astype(np.float32)
