@@ -16,7 +16,7 @@ from synthseg_training.generation import Generator
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import estimate_norm_statistics
-from synthseg_training.training.loop import stage_config
+from synthseg_training.training.loop import stage_config, training_names
 from synthseg_training.training.recipe import Recipe
 
 
@@ -85,7 +85,7 @@ def export(
     if norm_samples:
         if maps is None:
             raise ValueError("norm_samples needs the label maps of the training")
-        training = maps.subset([name for name in maps.names if name not in recipe.held_out])
+        training = maps.subset(training_names(recipe, maps))
         last = recipe.stages[-1]
         generator = Generator(training, stage_config(recipe, last, last.steps))
         rng = torch.Generator().manual_seed(recipe.seed)
@@ -103,6 +103,6 @@ def export(
         "labels": card_labels(recipe),
     }
     if maps is not None:
-        used = [name for name in maps.names if name not in recipe.held_out]
+        used = training_names(recipe, maps)
         card |= {"label_maps": {"source": maps.source, "licence": maps.licence, "names": used}}
     return save_model(path, network, card | (facts or {}))

@@ -18,7 +18,7 @@ from synthseg_training.labelmaps import prepare
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
-from synthseg_training.training.loop import fit
+from synthseg_training.training.loop import fit, training_names
 from synthseg_training.training.recipe import Recipe, Stage
 
 TINY = {"architecture": "fast", "widths": [4, 8], "fine_width": 4}
@@ -134,6 +134,12 @@ def test_settings_that_cannot_work_are_refused_before_training(phantoms, tmp_pat
     with pytest.raises(ValueError, match=message):
         fit(recipe(Stage(steps=1), Stage(steps=1, **{**EASY, **change})), phantoms, tmp_path, device="cpu")
     assert not list(tmp_path.iterdir())
+
+
+def test_held_out_maps_and_those_beyond_the_number_are_not_trained_on(phantoms):
+    assert training_names(recipe(Stage(steps=1)), phantoms) == ["phantom_01", "phantom_02", "phantom_03"]
+    settings = recipe(Stage(steps=1), held_out=["phantom_01"], n_maps=1)
+    assert training_names(settings, phantoms) == ["phantom_02"]
 
 
 def test_an_absent_device_is_named(phantoms, tmp_path):

@@ -111,6 +111,11 @@ def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig
     return config
 
 
+def training_names(recipe: Recipe, maps: LabelMapSet) -> list[str]:
+    """Return the names of the label maps that the recipe trains on."""
+    return [name for name in maps.names if name not in recipe.held_out][: recipe.n_maps]
+
+
 def _check_stage(recipe: Recipe, stage: Stage, network: nn.Module) -> None:
     channels, labels = network.n_labels, len(stage_config(recipe, stage).output_ids)
     if channels != labels:
@@ -149,7 +154,7 @@ class _Run:
                 f"none of the held-out maps {', '.join(recipe.held_out)} is in the label maps: no validation",
                 flush=True,
             )
-        self.training_maps = maps.subset([name for name in maps.names if name not in held_out]).to(device)
+        self.training_maps = maps.subset(training_names(recipe, maps)).to(device)
         self.validation_maps = maps.subset(held_out).to(device) if held_out else None
         for stage in recipe.stages:
             _check_stage(recipe, stage, self.network)  # a wrong setting shows before hours of training, not after

@@ -89,6 +89,8 @@ class Recipe:
         Label id to name for the model card, for anatomies other than the brain (whose names are known).
     held_out : list of str
         Names of the label maps kept for validation.
+    n_maps : int or None
+        Train on the first so many of the other maps only; on all where None.
     optimizer : str
         ``adam`` or ``adamw``.
     betas, weight_decay, clip : tuple of float, float, float or None
@@ -109,6 +111,7 @@ class Recipe:
     generator: dict[str, Any] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     held_out: list[str] = field(default_factory=list)
+    n_maps: int | None = None
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
