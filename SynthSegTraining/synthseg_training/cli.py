@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from synthseg_slicer.allocation import keep_freed_memory
 from synthseg_slicer.errors import SynthSegError
 
 
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 after an error that was reported in one line.
     """
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         options.run(options)
     except (SynthSegError, ValueError, OSError, FloatingPointError) as error:

@@ -28,6 +28,7 @@ from measure import in_child, measure
 
 from synthseg_slicer import predict as prediction
 from synthseg_slicer import segment
+from synthseg_slicer.allocation import keep_freed_memory
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.network import build, fold_batch_norm
 from synthseg_slicer.scan import write_volume
@@ -57,6 +58,7 @@ def plain(network: torch.nn.Module, image: np.ndarray) -> np.ndarray:
 
 def child(row: str, shape: tuple[int, int, int], repeats: int) -> dict:
     """Measure one row in this process."""
+    keep_freed_memory()  # as the command line does; for the paper's network too
     image = head_image(shape)
     if row.startswith("paper"):
         torch.manual_seed(0)

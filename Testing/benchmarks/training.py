@@ -14,6 +14,7 @@ import time
 import torch
 from torch.nn import functional as F
 
+from synthseg_slicer.allocation import keep_freed_memory
 from synthseg_slicer.network import build
 from synthseg_training.generation import Generator, GeneratorConfig
 from synthseg_training.labelmaps import prepare
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    keep_freed_memory()  # as 'synthseg-train' does
     if options.threads:
         torch.set_num_threads(options.threads)
     device = options.device

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
+from .allocation import keep_freed_memory
 from .errors import OptionError, OutputError, SynthSegError
 
 EPILOG = "exit codes: 0 done; 1 some of several scans failed; 2 nothing done, wrong input or options; 130 interrupted"
@@ -18,6 +19,7 @@ EPILOG = "exit codes: 0 done; 1 some of several scans failed; 2 nothing done, wr
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a segmentation's warnings are printed from its provenance
