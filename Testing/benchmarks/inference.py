@@ -1,6 +1,7 @@
 """Time and peak memory of the bundled network and of the whole ``segment`` call against the paper's U-Net, in one run.
 
 usage: python Testing/benchmarks/inference.py [--shapes 160,160,160 192,224,192] [--threads N] [--repeats N]
+       [--keep-memory]
 
 Each row runs in a process of its own. All rows compute the mean of two passes (left/right flips) from the same image to
 an arg-max label map:
@@ -58,7 +59,6 @@ def plain(network: torch.nn.Module, image: np.ndarray) -> np.ndarray:
 
 def child(row: str, shape: tuple[int, int, int], repeats: int) -> dict:
     """Measure one row in this process."""
-    keep_freed_memory()  # as the command line does; for the paper's network too
     image = head_image(shape)
     if row.startswith("paper"):
         torch.manual_seed(0)
@@ -88,14 +88,20 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["160,160,160", "192,224,192"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="keep freed memory in the process, as the command line does, in all rows"
+    )
     parser.add_argument("--child", choices=ROWS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.child:
+        if options.keep_memory:
+            keep_freed_memory()
         shape = tuple(int(n) for n in options.shapes[0].split(","))
         print(json.dumps(child(options.child, shape, options.repeats)))
         return
-    print(f"torch {torch.__version__}, {options.threads} threads")
+    memory = "kept by the process" if options.keep_memory else "returned to the system"
+    print(f"torch {torch.__version__}, {options.threads} threads, freed memory {memory}")
     for shape in options.shapes:
         print(f"\n{shape.replace(',', ' × ')} voxels\n")
         print("| what | seconds | MB above start | times faster than paper, plain | share of its memory |")
@@ -103,6 +109,7 @@ def main() -> None:
         reference = None
         for row in ROWS:
             arguments = ("--shapes", shape, "--threads", str(options.threads), "--repeats", str(options.repeats))
+            arguments += ("--keep-memory",) if options.keep_memory else ()
             result = in_child(__file__, "--child", row, *arguments)
             reference = reference or result
             print(

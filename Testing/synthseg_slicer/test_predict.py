@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from synthetic import random_network
 
+from synthseg_slicer import predict as predict_module
 from synthseg_slicer import predict as room
 from synthseg_slicer.conform import pad_to_multiple
 from synthseg_slicer.errors import DeviceError
@@ -198,3 +199,12 @@ def test_the_number_of_threads_changes_neither_the_result_nor_torchs_setting(ran
     finally:
         torch.set_num_threads(1)
     np.testing.assert_allclose(two.probabilities, one.probabilities, atol=HALF)
+
+
+def test_the_largest_probabilities_are_those_of_topk():
+    torch.manual_seed(0)
+    plane = torch.randn(20, 30, 33).mul(3).softmax(-1)
+    values, indices = predict_module._largest(plane, 4)
+    expected, _ = plane.topk(4, dim=-1)
+    torch.testing.assert_close(values, expected, rtol=2**-16, atol=1e-12)
+    torch.testing.assert_close(plane.gather(-1, indices.long()), expected, rtol=2**-16, atol=1e-12)

@@ -211,7 +211,7 @@ def _predict(
     def work(start: int) -> None:
         slab = (slice(start, min(start + SLAB, box[0].stop)), *box[1:])
         for x, plane in enumerate(_smoothed_planes(passes, slab, image.shape, kernel), start - box[0].start):
-            values, indices = plane.topk(top, dim=-1)
+            values, indices = _largest(plane, top)
             channels[:top, x] = indices.permute(2, 0, 1).to(torch.uint8).cpu().numpy()
             probabilities[:top, x] = values.permute(2, 0, 1).half().cpu().numpy()
 
@@ -403,6 +403,26 @@ def _smoothed_planes(
         window.append(plane)
         if len(window) == 2 * radius + 1:
             yield _blur(list(window), kernel)
+
+
+def _largest(plane: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest probabilities of the last axis and their indices ``[y, z, count]``, largest first.
+
+    The index is written into the last bits of each number, so that ``amax``, which is vectorised, finds both at once:
+    half the time of ``topk`` on a CPU. It costs a relative 2^-17; the result is stored with 2^-11.
+    """
+    labels = plane.shape[-1]
+    if labels > 64 or plane.device.type != "cpu":
+        return plane.topk(count, dim=-1)
+    packed = plane.contiguous().view(torch.int32).bitwise_and(~63)
+    packed = packed.bitwise_or_(torch.arange(labels, dtype=torch.int32)).view(torch.float32)
+    found = []
+    for rank in range(count):
+        found.append(packed.amax(-1, keepdim=True))
+        if rank + 1 < count:
+            packed = packed.masked_fill_(packed == found[-1], 0)
+    bits = torch.cat(found, -1).view(torch.int32)
+    return bits.bitwise_and(~63).view(torch.float32), bits.bitwise_and(63)
 
 
 def _shifted(plane: Tensor, axis: int, wanted: Tensor, step: int, radius: int) -> Tensor:
