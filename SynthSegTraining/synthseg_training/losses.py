@@ -2,7 +2,7 @@
 
 The sums over a label's voxels that Dice needs are scatter-adds of the posterior at the target's channel, and the
 gradient of Dice and cross-entropy with respect to the logits has a closed form. One fused step keeps a single
-``[voxels, labels]`` volume, the posteriors, and takes a quarter of the time of the usual chain of operations
+``[voxels, labels]`` volume, the posteriors, and takes less than half the time of the usual chain of operations
 (``Testing/benchmarks/training.py``).
 """
 
