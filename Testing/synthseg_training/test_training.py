@@ -18,7 +18,7 @@ from synthseg_training.labelmaps import prepare
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
-from synthseg_training.training.loop import fit, training_names
+from synthseg_training.training.loop import fit, has_bfloat16, training_names
 from synthseg_training.training.recipe import Recipe, Stage
 
 TINY = {"architecture": "fast", "widths": [4, 8], "fine_width": 4}
@@ -113,6 +113,19 @@ def test_trunk_then_whole_then_still_statistics(phantoms, tmp_path):
     assert not torch.equal(third["fine.conv.weight"], second["fine.conv.weight"])
     # Re-estimated once when the stage began, then still: as many batches as the estimate took, not one more.
     assert int(third["fine.norm.num_batches_tracked"]) == 32
+    # A second still stage keeps the statistics that the first was trained with.
+    longer = recipe(trunk, whole, still, still)
+    fourth = checkpoint.load(fit(longer, phantoms, tmp_path / "c", device="cpu"))["network"]
+    assert torch.equal(fourth["fine.norm.running_var"], third["fine.norm.running_var"])
+    assert not torch.equal(fourth["fine.conv.weight"], third["fine.conv.weight"])
+
+
+def test_an_interruption_does_not_renew_still_statistics(phantoms, tmp_path):
+    first = checkpoint.load(fit(recipe(Stage(steps=2, frozen_norm=True, **EASY)), phantoms, tmp_path, device="cpu"))
+    longer = recipe(Stage(steps=4, frozen_norm=True, **EASY))
+    second = checkpoint.load(fit(longer, phantoms, tmp_path, device="cpu"))
+    assert second["step"] == 4
+    assert torch.equal(first["network"]["fine.norm.running_var"], second["network"]["fine.norm.running_var"])
 
 
 def test_an_exploding_loss_stops_with_advice(phantoms, tmp_path):
@@ -140,6 +153,15 @@ def test_held_out_maps_and_those_beyond_the_number_are_not_trained_on(phantoms):
     assert training_names(recipe(Stage(steps=1)), phantoms) == ["phantom_01", "phantom_02", "phantom_03"]
     settings = recipe(Stage(steps=1), held_out=["phantom_01"], n_maps=1)
     assert training_names(settings, phantoms) == ["phantom_02"]
+
+
+def test_bfloat16_is_used_only_where_the_processor_has_it(monkeypatch):
+    for capabilities, expected in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert has_bfloat16(torch.device("cpu")) is expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # torch 2.4 has no such question
+    assert not has_bfloat16(torch.device("cpu"))
+    assert has_bfloat16(torch.device("cuda")) and not has_bfloat16(torch.device("mps"))
 
 
 def test_an_absent_device_is_named(phantoms, tmp_path):
