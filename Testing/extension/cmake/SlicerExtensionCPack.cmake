@@ -1,0 +1,12 @@
+# Stand-in: Slicer packages the extension here; this writes down the description as CMake understood it.
+if(NOT EXTENSION_NAME STREQUAL PROJECT_NAME)
+  message(FATAL_ERROR "Slicer skips packaging: the extension is called ${EXTENSION_NAME}, the project ${PROJECT_NAME}")
+endif()
+set(description "${CMAKE_BINARY_DIR}/description.txt")
+file(WRITE "${description}" "")
+foreach(key IN ITEMS HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS)
+  if("${EXTENSION_${key}}" STREQUAL "")
+    message(FATAL_ERROR "EXTENSION_${key} is empty")
+  endif()
+  file(APPEND "${description}" "${key}=${EXTENSION_${key}}\n")
+endforeach()
