@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +16,19 @@ from synthetic import TINY, Threshold, ball, random_network
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.network import fold_batch_norm
 from synthseg_slicer.weights import Model, save_model
+
+
+def _register(name: str) -> None:
+    """Make a package beside this file importable; Testing itself must stay off sys.path (see pyproject.toml)."""
+    folder = Path(__file__).parent / name
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+_register("slicer_host")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,3 +67,23 @@ def scan_file(tmp_path: Path) -> Path:
     path = folder / "ball.nii.gz"
     nib.Nifti1Image(ball(), affine).to_filename(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def slicer_application(tmp_path_factory: pytest.TempPathFactory):
+    """The one Slicer host of the test run."""
+    import slicer_host
+
+    if slicer_host.missing_packages():
+        pytest.skip(f"the Slicer host needs {' and '.join(slicer_host.missing_packages())}")
+    return slicer_host.start(folder=tmp_path_factory.mktemp("slicer"))
+
+
+@pytest.fixture
+def host(slicer_application) -> Iterator:
+    """The Slicer host with an empty scene; fails the test if a slot or observer raised and the test did not take it."""
+    slicer_application.reset()
+    yield slicer_application
+    errors = slicer_application.take_slot_errors()
+    slicer_application.reset()
+    assert not errors, f"exceptions in slots or observers: {errors}"

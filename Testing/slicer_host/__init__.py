@@ -1,0 +1,35 @@
+"""A stand-in for the 3D Slicer application, for tests: see README.md.
+
+Importing it costs nothing; `start()` imports slicer-core and PySide6 and makes the application of this process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from importlib.metadata import version
+
+
+def missing_packages() -> list[str]:
+    """The packages that the host needs and this Python lacks."""
+    packages = {"slicer": "slicer-core", "PySide6": "PySide6-Essentials"}
+    return [package for name, package in packages.items() if importlib.util.find_spec(name) is None]
+
+
+def start(**keywords):
+    """Start the host (see `host.start`).
+
+    Raises
+    ------
+    RuntimeError
+        PySide6 6.12 or later on Python 3.11, which crashes after some thousand calls ("deallocating None").
+    """
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    os.environ["PYSIDE6_OPTION_PYTHON_ENUM"] = "0x7"  # enums are ints, as in PythonQt; read when PySide6 is imported
+    pyside = version("PySide6-Essentials")
+    if sys.version_info[:2] == (3, 11) and tuple(int(part) for part in pyside.split(".")[:2]) >= (6, 12):
+        raise RuntimeError(f"PySide6 {pyside} crashes on Python 3.11: install 'PySide6-Essentials<6.12'")
+    from .host import start as start_host
+
+    return start_host(**keywords)

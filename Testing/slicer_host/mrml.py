@@ -1,0 +1,107 @@
+"""The real part: a MRML scene with application logic, module logics and views, in the application's boot order."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import slicer
+import vtk
+
+LOGICS = {
+    "Colors": "vtkSlicerColorLogic",
+    "Terminologies": "vtkSlicerTerminologiesModuleLogic",
+    "Volumes": "vtkSlicerVolumesLogic",
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "Tables": "vtkSlicerTablesLogic",
+    "Transforms": "vtkSlicerTransformLogic",
+    "Models": "vtkSlicerModelsLogic",
+    "Sequences": "vtkSlicerSequencesLogic",
+}
+SLICE_VIEWS = ("Red", "Yellow", "Green")
+
+
+@dataclass
+class Mrml:
+    """The scene and the logics that work on it."""
+
+    scene: slicer.vtkMRMLScene
+    application: slicer.vtkSlicerApplicationLogic
+    layout: slicer.vtkMRMLLayoutLogic
+    logics: dict[str, slicer.vtkMRMLAbstractLogic]
+    slices: dict[str, slicer.vtkMRMLSliceLogic] = field(default_factory=dict)
+    views: dict[str, slicer.vtkMRMLViewLogic] = field(default_factory=dict)
+    kept: list = field(default_factory=list)  # objects that only C++ refers to
+
+
+def terminology_folder() -> Path | None:
+    """Slicer's terminology files, which the trame-slicer package carries; None without it."""
+    spec = importlib.util.find_spec("trame_slicer")
+    folder = Path(spec.submodule_search_locations[0]) / "resources" / "terminologies" if spec else None
+    return folder if folder and folder.is_dir() else None
+
+
+def boot(home: Path, temporary: Path, terminologies: Path | None) -> Mrml:
+    """Make the scene of the application.
+
+    Parameters
+    ----------
+    home
+        The application's folder.
+    temporary
+        Folder for temporary files.
+    terminologies
+        Folder of terminology files (.term.json); None: no terminology is loaded.
+    """
+    scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetHomeDirectory(str(home))
+    application.SetShareDirectory(str(home))
+    application.SetTemporaryPath(str(temporary))
+    application.SetMRMLScene(scene)
+    # As in qSlicerCoreApplication. Reading .mrb unpacks into the remote-IO logic's cache.
+    remote = slicer.vtkMRMLRemoteIOLogic()
+    remote.SetMRMLApplicationLogic(application)
+    remote.SetMRMLScene(scene)
+    remote.GetCacheManager().SetRemoteCacheDirectory(str(temporary))
+    remote.AddDataIOToScene()
+    data = slicer.vtkDataIOManagerLogic()
+    data.SetMRMLApplicationLogic(application)
+    data.SetAndObserveDataIOManager(remote.GetDataIOManager())
+    application.GetColorLogic().SetMRMLScene(scene)
+    application.GetColorLogic().AddDefaultColorNodes()
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+    logics = {}
+    for name, class_name in LOGICS.items():
+        logic = logics[name] = getattr(slicer, class_name)()
+        if name == "Terminologies" and terminologies:
+            logic.SetModuleShareDirectory(str(terminologies))
+        logic.SetMRMLApplicationLogic(application)
+        logic.SetMRMLScene(scene)
+        application.SetModuleLogic(name, logic)
+    layout = slicer.vtkMRMLLayoutLogic()
+    layout.SetMRMLApplicationLogic(application)
+    layout.SetMRMLScene(scene)
+    layout.GetLayoutNode().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    mrml = Mrml(scene, application, layout, logics, kept=[remote, data])
+    _add_views(mrml)
+    return mrml
+
+
+def _add_views(mrml: Mrml) -> None:
+    """The logics of the standard slice views and of the 3D view; drawing is another matter (`views.py`)."""
+    mrml.application.SetSliceLogics(vtk.vtkCollection())
+    mrml.application.SetViewLogics(vtk.vtkCollection())
+    for name in SLICE_VIEWS:
+        logic = mrml.slices[name] = slicer.vtkMRMLSliceLogic()
+        logic.SetMRMLApplicationLogic(mrml.application)
+        logic.SetMRMLScene(mrml.scene)
+        logic.AddSliceNode(name)  # takes the scene's, if there is one of this name
+        mrml.application.GetSliceLogics().AddItem(logic)
+    logic = mrml.views["1"] = slicer.vtkMRMLViewLogic()
+    logic.SetMRMLApplicationLogic(mrml.application)
+    logic.SetMRMLScene(mrml.scene)
+    logic.AddViewNode("1")
+    mrml.application.GetViewLogics().AddItem(logic)

@@ -1,0 +1,185 @@
+"""PythonQt's conventions on top of PySide6: properties as attributes, signals connected by signature.
+
+Slicer wraps Qt by PythonQt, whose Python side differs from PySide6's: `button.text` is the text (not a method),
+`button.connect('clicked(bool)', f)` connects, and misspelt attributes and signals are refused. `install` changes the
+PySide6 classes of this process accordingly.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import MethodType, ModuleType
+
+import shiboken6
+import shiboken6.Shiboken
+from PySide6 import QtCore
+from PySide6.QtCore import QObject
+
+# Properties whose name is a virtual method: shiboken would call the attribute as an override.
+_VIRTUAL = {"sizeHint", "minimumSizeHint", "duration"}
+# (object address, signature) -> [(callable given by the user, callable connected in its place)]
+_connections: dict[tuple[int, str], list[tuple]] = {}
+_original_get = QObject.__getattribute__
+
+
+class ByteArray:
+    """What PythonQt hands out for a QByteArray: bytes only by `.data()`, no buffer (`bytes(x)` is a TypeError)."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def data(self) -> bytes:
+        return self._data
+
+    def size(self) -> int:
+        return len(self._data)
+
+    length = count = size
+
+    def isEmpty(self) -> bool:
+        return not self._data
+
+    def __str__(self) -> str:
+        return self._data.decode()
+
+
+class _QtProperty:
+    """A Qt property as an attribute of instances; the class keeps what it had (`QTimer.singleShot`)."""
+
+    def __init__(self, name: str, shadowed: object) -> None:
+        self.name, self.shadowed = name, shadowed
+
+    def __get__(self, instance: QObject | None, owner: type):
+        if instance is None:
+            return self.shadowed if self.shadowed is not None else self
+        return instance.property(self.name)
+
+    def __set__(self, instance: QObject, value: object) -> None:
+        if not instance.setProperty(self.name, value):
+            raise AttributeError(f"Property {self.name!r} of {instance.className()} does not accept {value!r}")
+
+
+def _own(cls: type, name: str):
+    """An attribute of a class as a class attribute (PySide6 fills the dictionaries of its classes lazily)."""
+    found = inspect.getattr_static(cls, name, None)
+    return found.shadowed if isinstance(found, _QtProperty) else getattr(cls, name, None)
+
+
+def _add_properties(cls: type) -> None:
+    meta = cls.staticMetaObject
+    for index in range(meta.propertyOffset(), meta.propertyCount()):
+        name = meta.property(index).name()
+        if name not in _VIRTUAL:
+            setattr(cls, name, _QtProperty(name, _own(cls, name)))
+
+
+def _refuse_new_attributes(cls: type) -> None:
+    """Let plain Qt objects refuse attributes that they lack; subclasses written in Python may have their own."""
+
+    def checked(self: QObject, name: str, value: object) -> None:
+        if type(self) is cls and not hasattr(cls, name):
+            raise AttributeError(f"'{name}' does not exist on {cls.__name__}; creating it is not allowed")
+        shiboken6.Shiboken.Object.__setattr__(self, name, value)
+
+    cls.__setattr__ = checked
+
+
+def _own_get(self: QObject, name: str):
+    """PySide6 hard-wires `connect` and `disconnect` in its attribute look-up: answer before it."""
+    if name == "connect":
+        return MethodType(connect, self)
+    if name == "disconnect":
+        return MethodType(disconnect, self)
+    return _original_get(self, name)
+
+
+def find_signal(sender: QObject, signature: str) -> tuple:
+    """The bound signal of a C++ signature, and the number of its arguments.
+
+    Raises
+    ------
+    ValueError
+        The object has no such signal (Slicer only prints this; a test wants it loud).
+    """
+    signature = signature.replace(" ", "")
+    name, _, rest = signature.partition("(")
+    arguments = [a for a in rest.rstrip(")").split(",") if a]
+    stand_in = getattr(type(sender), "SIGNALS", {})
+    if signature in stand_in:
+        return getattr(sender, stand_in[signature]), len(arguments)
+    normalized = QtCore.QMetaObject.normalizedSignature(signature).toStdString()
+    if sender.metaObject().indexOfSignal(normalized) < 0:
+        raise ValueError(f"{sender.className()} has no signal {signature}")
+    signal = getattr(sender, name)
+    try:
+        return signal[tuple(arguments)], len(arguments)
+    except (KeyError, IndexError):  # not overloaded: PySide6 names types in its own way
+        return signal, len(arguments)
+
+
+def _accepted(function, offered: int) -> int:
+    """How many of the offered arguments PythonQt passes: it cuts them to what a Python function takes."""
+    if not inspect.isroutine(function) or inspect.isbuiltin(function):
+        return offered
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return offered
+    return min(offered, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))
+
+
+def connect(self: QObject, signature: str, function) -> bool:
+    """PythonQt's `sender.connect('signal(types)', callable)`."""
+    if not isinstance(signature, str) or not callable(function):
+        raise TypeError("connect() takes a signal's signature as a string, and a callable")
+    signal, offered = find_signal(self, signature)
+    count = _accepted(function, offered)
+
+    def slot(*arguments):
+        function(*arguments[:count])
+
+    signal.connect(slot)
+    address = shiboken6.getCppPointer(self)[0]
+    if not any(key[0] == address for key in _connections):  # forget them with the object: addresses are used again
+        self.destroyed.connect(lambda *_: _forget(address))
+    _connections.setdefault((address, signature.replace(" ", "")), []).append((function, slot))
+    return True
+
+
+def disconnect(self: QObject, signature: str, function=None) -> bool:
+    """PythonQt's `sender.disconnect('signal(types)', callable)`; without a callable, of all that were connected."""
+    signal, _ = find_signal(self, signature)
+    known = _connections.get((shiboken6.getCppPointer(self)[0], signature.replace(" ", "")), [])
+    found = [pair for pair in known if function is None or pair[0] == function]
+    for pair in found:
+        signal.disconnect(pair[1])
+        known.remove(pair)
+    return bool(found)
+
+
+def _forget(address: int) -> None:
+    for key in [key for key in _connections if key[0] == address]:
+        del _connections[key]
+
+
+def _give_byte_arrays(cls: type, names: list[str]) -> None:
+    for name in names:
+        original = getattr(cls, name)
+        setattr(cls, name, lambda self, *a, _original=original: ByteArray(_original(self, *a).data()))
+
+
+def install(*modules: ModuleType) -> None:
+    """Give the classes of PySide6 modules PythonQt's conventions; once per process."""
+    for module in modules:
+        for name in dir(module):
+            cls = getattr(module, name)
+            if isinstance(cls, type) and issubclass(cls, QObject) and hasattr(cls, "staticMetaObject"):
+                _add_properties(cls)
+                _refuse_new_attributes(cls)
+    _give_byte_arrays(QtCore.QIODevice, ["read", "readAll", "readLine", "peek"])
+    _give_byte_arrays(QtCore.QProcess, ["readAllStandardOutput", "readAllStandardError"])
+    QObject.__getattribute__ = _own_get
+    QObject.name = _QtProperty("objectName", None)
+    QObject.className = lambda self: getattr(type(self), "QT_CLASS", None) or self.metaObject().className()
+    QObject.delete = lambda self: shiboken6.delete(self)
+    dynamic = QObject.dynamicPropertyNames
+    QObject.dynamicPropertyNames = lambda self: [n.toStdString() for n in dynamic(self)]
