@@ -1,0 +1,67 @@
+"""The table of measures that people read: one row a structure, as text and rounded numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # its module needs torch, which the Slicer application may lack
+    from .measure import Row
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes
+    ----------
+    name : str
+        Stable name, with the unit; the header in saved files.
+    title : str
+        What is shown above it.
+    unit : str
+        Unit of the numbers; empty without one.
+    description : str
+        What it holds.
+    values : list of str, of int or of float
+        One a row.
+    """
+
+    name: str
+    title: str
+    unit: str
+    description: str
+    values: list
+
+
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of the table.
+
+    Volumes are whole mm³: Slicer saves six significant digits of each real number in a table, but all digits of an
+    integer. Label, asymmetry and quality are text, because only text can be empty there: the intracranial total has no
+    label, midline structures have no asymmetry, and a column of numbers would show a 0 or "nan" that nobody measured.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        From :func:`.measure.rows`.
+    """
+    names = [row.name for row in rows]
+    labels = [_text(row.label, "d") for row in rows]
+    volumes = [round(row.volume) for row in rows]
+    shares = [round(100.0 * row.share, 3) for row in rows]
+    asymmetries = [_text(row.asymmetry, ".2f") for row in rows]
+    quality = [_text(row.quality, ".3f") for row in rows]
+    return [
+        Column("Structure", "Structure", "", "Name in FreeSurfer", names),
+        Column("Label", "Label", "", "Id in FreeSurfer", labels),
+        Column("Volume mm3", "Volume (mm³)", "mm3", "Sum of posterior probabilities", volumes),
+        Column("Share %", "Share (%)", "%", "Share of the total intracranial volume", shares),
+        Column("Asymmetry %", "Asymmetry (%)", "%", "200 (left - right) / (left + right)", asymmetries),
+        Column("Quality", "Quality", "", "Mean posterior probability, 0 to 1, not calibrated", quality),
+    ]
+
+
+def _text(number: float | None, digits: str) -> str:
+    return "" if number is None else format(number, digits)
