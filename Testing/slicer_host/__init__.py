@@ -1,6 +1,6 @@
 """A stand-in for the 3D Slicer application, for tests: see README.md.
 
-Importing it costs nothing; `start()` imports slicer-core and PySide6 and makes the application of this process.
+Importing it costs nothing (and sets two environment variables of PySide6); `start()` imports slicer-core and PySide6 and makes the application of this process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ import importlib.util
 import os
 import sys
 from importlib.metadata import version
+
+# Both are read when PySide6 is imported, which test files may do before the host starts.
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["PYSIDE6_OPTION_PYTHON_ENUM"] = "0x7"  # enums are ints, as in PythonQt
 
 
 def missing_packages() -> list[str]:
@@ -25,8 +29,6 @@ def start(**keywords):
     RuntimeError
         PySide6 6.12 or later on Python 3.11, which crashes after some thousand calls ("deallocating None").
     """
-    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    os.environ["PYSIDE6_OPTION_PYTHON_ENUM"] = "0x7"  # enums are ints, as in PythonQt; read when PySide6 is imported
     pyside = version("PySide6-Essentials")
     if sys.version_info[:2] == (3, 11) and tuple(int(part) for part in pyside.split(".")[:2]) >= (6, 12):
         raise RuntimeError(f"PySide6 {pyside} crashes on Python 3.11: install 'PySide6-Essentials<6.12'")

@@ -96,9 +96,9 @@ class ModuleSelector(QObject):
 
     def selectModule(self, name: str) -> None:
         for module, method in ((self.selectedModule, "exit"), (name, "enter")):
-            widget = getattr(slicer.modules, f"{module}Widget", None)
-            if widget:
-                getattr(widget, method)()
+            loaded = slicer.app.moduleManager().module(module)
+            if loaded and loaded.widgetRepresentation():
+                getattr(loaded.widgetRepresentation(), method)()
         self.history.append(name)
 
 

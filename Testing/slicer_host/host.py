@@ -52,6 +52,7 @@ class Host:
         self.scene = made.scene
         self.slot_errors: list[BaseException] = []
         self._modules: list[LoadedModule] = []
+        self._processes: list[QtCore.QProcess] = []
 
     # ---- messages
 
@@ -101,7 +102,12 @@ class Host:
         """Unload a module: exit, cleanup, gone."""
         scripted_module.unload(loaded)
         self._modules.remove(loaded)
-        self.app.processEvents()
+        self.wait_until(lambda: not self.running_processes)  # killed ones need a moment
+
+    @property
+    def running_processes(self) -> list[QtCore.QProcess]:
+        """The child processes that modules have started and that run."""
+        return [process for process in self._processes if process.state() != QtCore.QProcess.NotRunning]
 
     # ---- time
 
@@ -132,6 +138,7 @@ class Host:
         self.app.processEvents()
         self.dialogs.reset()
         self.selected_modules.clear()
+        self._processes.clear()
         self.take_slot_errors()
         self.app.testing, self.app.pauses, self.main_window = False, 0, True
         self.app.settings().clear()
@@ -215,7 +222,18 @@ def start(folder: str | Path | None = None, terminologies: str | Path | None = N
     parameter_node.install()
     host = Host(app, made, MainWindow(), answers)
     _record_errors(host)
+    _record_processes(host)
     return host
+
+
+def _record_processes(host: Host) -> None:
+    start_process = QtCore.QProcess.start
+
+    def start(self: QtCore.QProcess, *arguments) -> None:
+        host._processes.append(self)
+        start_process(self, *arguments)
+
+    QtCore.QProcess.start = start
 
 
 def _record_errors(host: Host) -> None:

@@ -58,7 +58,8 @@ def boot(home: Path, temporary: Path, terminologies: Path | None) -> Mrml:
     scene = slicer.vtkMRMLScene()
     application = slicer.vtkSlicerApplicationLogic()
     application.SetHomeDirectory(str(home))
-    application.SetShareDirectory(str(home))
+    application.SetShareDirectory("share")  # for colour files: there are none
+    (home / "share" / "ColorFiles").mkdir(parents=True)
     application.SetTemporaryPath(str(temporary))
     application.SetMRMLScene(scene)
     # As in qSlicerCoreApplication. Reading .mrb unpacks into the remote-IO logic's cache.

@@ -19,7 +19,6 @@ from PySide6.QtCore import QObject
 _VIRTUAL = {"sizeHint", "minimumSizeHint", "duration"}
 # (object address, signature) -> [(callable given by the user, callable connected in its place)]
 _connections: dict[tuple[int, str], list[tuple]] = {}
-_original_get = QObject.__getattribute__
 
 
 class ByteArray:
@@ -84,13 +83,18 @@ def _refuse_new_attributes(cls: type) -> None:
     cls.__setattr__ = checked
 
 
-def _own_get(self: QObject, name: str):
-    """PySide6 hard-wires `connect` and `disconnect` in its attribute look-up: answer before it."""
-    if name == "connect":
-        return MethodType(connect, self)
-    if name == "disconnect":
-        return MethodType(disconnect, self)
-    return _original_get(self, name)
+def _connect_by_signature(cls: type) -> None:
+    """Answer before PySide6, which hard-wires `connect` and `disconnect` in the attribute look-up of some classes."""
+    look_up = cls.__getattribute__
+
+    def get(self: QObject, name: str):
+        if name == "connect":
+            return MethodType(connect, self)
+        if name == "disconnect":
+            return MethodType(disconnect, self)
+        return look_up(self, name)
+
+    cls.__getattribute__ = get
 
 
 def find_signal(sender: QObject, signature: str) -> tuple:
@@ -175,9 +179,10 @@ def install(*modules: ModuleType) -> None:
             if isinstance(cls, type) and issubclass(cls, QObject) and hasattr(cls, "staticMetaObject"):
                 _add_properties(cls)
                 _refuse_new_attributes(cls)
+                if "__getattribute__" in cls.__dict__:
+                    _connect_by_signature(cls)
     _give_byte_arrays(QtCore.QIODevice, ["read", "readAll", "readLine", "peek"])
     _give_byte_arrays(QtCore.QProcess, ["readAllStandardOutput", "readAllStandardError"])
-    QObject.__getattribute__ = _own_get
     QObject.name = _QtProperty("objectName", None)
     QObject.className = lambda self: getattr(type(self), "QT_CLASS", None) or self.metaObject().className()
     QObject.delete = lambda self: shiboken6.delete(self)

@@ -251,7 +251,7 @@ def unload(loaded: LoadedModule) -> None:
     """Unload a module: cleanup(), as when the application quits, and no trace in `slicer.modules`."""
     name = loaded.parent.name
     if slicer.util.selectedModule() == name:
-        loaded.widget.exit()
+        loaded.parent.widgetRepresentation().exit()
         slicer.util.moduleSelector().history.append("")
     slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(name)
     for attribute in (name.lower(), f"{name}Instance", f"{name}Widget"):

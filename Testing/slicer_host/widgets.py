@@ -31,8 +31,21 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
 
     QT_CLASS = "qSlicerScriptedLoadableModuleWidget"
 
+    isEntered = qt_property(bool, "isEntered", False)
+
     def self(self):
         return self._python
+
+    def enter(self) -> None:
+        self.isEntered = True
+        self._python.enter()
+
+    def exit(self) -> None:
+        self.isEntered = False
+        self._python.exit()
+
+    def _changed(self, name: str, value: object) -> None:
+        pass
 
 
 class ctkCollapsibleButton(Strict, QtWidgets.QAbstractButton):
