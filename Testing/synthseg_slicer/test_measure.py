@@ -9,10 +9,18 @@ import pytest
 
 from synthseg_slicer.errors import OutputError
 from synthseg_slicer.labels import BRAIN
-from synthseg_slicer.measure import INTRACRANIAL, total_intracranial, volumes, write_volumes_csv, write_volumes_table
+from synthseg_slicer.measure import (
+    INTRACRANIAL,
+    rows,
+    total_intracranial,
+    volumes,
+    write_volumes_csv,
+    write_volumes_table,
+)
 from synthseg_slicer.predict import TopPosteriors
 
 NAMES = {label.id: label.name for label in BRAIN}
+HIPPOCAMPI = [label for label in BRAIN if label.id in (17, 53)]
 
 
 def halves() -> TopPosteriors:
@@ -37,13 +45,45 @@ def test_intracranial_volume_is_the_sum_of_all_structures():
     assert total_intracranial({17: 2.5, 18: 0.5}) == 3.0
 
 
+def test_there_is_a_row_for_each_structure_in_label_order_and_one_for_the_total():
+    found = rows({53: 30.0, 17: 50.0, 16: 20.0}, {17: 0.9}, BRAIN)
+    assert [row.label for row in found] == [*(label.id for label in BRAIN if label.id), None]
+    by_label = {row.label: row for row in found}
+    assert by_label[17].name == "Left-Hippocampus" and by_label[17].volume == 50.0 and by_label[17].share == 0.5
+    assert by_label[17].quality == 0.9 and by_label[53].quality is None
+    total = found[-1]
+    assert (total.name, total.volume, total.share, total.asymmetry, total.quality) == (
+        INTRACRANIAL, 100.0, 1.0, None, None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("left, right, index", [(50.0, 30.0, 50.0), (30.0, 50.0, -50.0), (7.0, 0.0, 200.0), (4, 4, 0)])
+def test_asymmetry_is_the_difference_in_percent_of_the_mean_on_both_rows_of_a_pair(left, right, index):
+    by_label = {row.label: row for row in rows({17: left, 53: right, 16: 20.0}, {}, BRAIN)}
+    assert by_label[17].asymmetry == by_label[53].asymmetry == pytest.approx(index)
+    assert by_label[16].asymmetry is None  # midline
+    assert by_label[18].asymmetry is None  # neither side has a volume
+
+
+def test_rows_of_an_empty_segmentation_hold_zeros():
+    found = rows({}, {}, BRAIN)
+    assert all((row.volume, row.share, row.asymmetry, row.quality) == (0.0, 0.0, None, None) for row in found)
+
+
 def test_volume_table_reads_back_with_full_precision(tmp_path):
-    values = {17: 1 / 3, 18: 12345.678901234567}
-    write_volumes_csv(tmp_path / "v.csv", values, NAMES)
-    rows = list(csv.DictReader((tmp_path / "v.csv").open()))
-    assert [row["structure"] for row in rows] == ["Left-Hippocampus", "Left-Amygdala", INTRACRANIAL]
-    assert {int(row["label"]): float(row["volume_mm3"]) for row in rows[:2]} == values
-    assert float(rows[2]["volume_mm3"]) == sum(values.values()) and rows[2]["label"] == ""
+    values = {17: 1 / 3, 53: 12345.678901234567}
+    write_volumes_csv(tmp_path / "v.csv", rows(values, {17: 2 / 3}, HIPPOCAMPI))
+    with (tmp_path / "v.csv").open() as file:
+        left, right, total = csv.DictReader(file)
+    assert (left["structure"], right["structure"], total["structure"]) == (
+        "Left-Hippocampus", "Right-Hippocampus", INTRACRANIAL,
+    )  # fmt: skip
+    assert {int(row["label"]): float(row["volume_mm3"]) for row in (left, right)} == values
+    assert float(left["share"]) == values[17] / sum(values.values()) and float(left["quality"]) == 2 / 3
+    asymmetry = 200 * (values[17] - values[53]) / sum(values.values())
+    assert float(left["asymmetry_percent"]) == float(right["asymmetry_percent"]) == asymmetry
+    assert float(total["volume_mm3"]) == sum(values.values())
+    assert total["label"] == total["asymmetry_percent"] == total["quality"] == right["quality"] == ""
 
 
 def test_table_of_several_scans_has_a_row_a_scan(tmp_path):
@@ -55,5 +95,5 @@ def test_table_of_several_scans_has_a_row_a_scan(tmp_path):
 
 def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(OutputError):
-        write_volumes_csv(tmp_path / "absent" / "v.csv", {17: 1.0}, NAMES)
+        write_volumes_csv(tmp_path / "absent" / "v.csv", rows({17: 1.0}, {}, HIPPOCAMPI))
     assert list(tmp_path.iterdir()) == []

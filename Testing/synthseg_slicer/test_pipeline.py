@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import warnings
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from synthetic import ball
 
-from synthseg_slicer import CancelToken, pipeline, segment
+from synthseg_slicer import CancelToken, pipeline, predict, segment
 from synthseg_slicer.errors import Cancelled, OptionError, OutputError
 from synthseg_slicer.labels import BRAIN_IDS
 from synthseg_slicer.predict import DeviceWarning
@@ -70,7 +71,11 @@ def test_all_outputs_are_written_and_agree(scan_file, threshold_model, tmp_path)
     np.testing.assert_allclose(soft.sum(-1), 1, atol=2e-3)
     np.testing.assert_array_equal(soft[..., BRAIN_IDS.index(16)], result.posterior(16))
     assert soft[..., BRAIN_IDS.index(16)].sum() == pytest.approx(result.volumes[16], rel=1e-5)
-    assert (tmp_path / "vol.csv").read_text().startswith("structure,label,volume_mm3\n")
+    with (tmp_path / "vol.csv").open() as file:
+        table = {row["structure"]: row for row in csv.DictReader(file)}
+    stem = table["Brain-Stem"]
+    assert float(stem["volume_mm3"]) == result.volumes[16] and float(stem["quality"]) == result.quality[16]
+    assert float(stem["share"]) == 1.0 and len(table) == 33
     assert (tmp_path / "pic.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         "out.nii.gz", "out.json", "post.nii.gz", "vol.csv", "pic.png",
@@ -87,6 +92,11 @@ def test_provenance_says_what_was_done(scan_file, tiny_weights, tmp_path):
     assert set(record["seconds"]) == {"weights", "read", "conform", "predict", "clean up"}
     assert list(record["labels"])[:3] == ["0", "2", "3"]
     assert result.provenance["version"] == record["version"]
+
+
+def test_a_scan_in_memory_is_recorded_by_its_name(random_model):
+    record = segment(Scan(ball(), np.eye(4), name="T1 of June"), model=random_model).provenance
+    assert record["input"]["name"] == "T1 of June" and record["input"]["path"] is None
 
 
 def test_fast_means_one_pass(scan_file, random_model, monkeypatch):
@@ -127,17 +137,20 @@ def test_nothing_found_is_a_warning_that_the_provenance_keeps(threshold_model, s
 
 
 def test_fallback_to_the_cpu_is_recorded(scan_file, random_model, monkeypatch):
-    original = pipeline.predict
+    compute = predict._predict
 
-    def predict(*arguments, **options):
-        warnings.warn("no memory", DeviceWarning, stacklevel=2)
-        return original(*arguments, **{**options, "device": "cpu"})
+    def short_of_memory(model, image, flip, device, *others):
+        if device.type == "cuda":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return compute(model, image, flip, device, *others)
 
-    monkeypatch.setattr(pipeline, "predict", predict)
-    monkeypatch.setattr(pipeline, "resolve_device", lambda device: device)
+    monkeypatch.setattr(predict, "_predict", short_of_memory)
+    for module in (pipeline, predict):
+        monkeypatch.setattr(module, "resolve_device", torch.device)
     with pytest.warns(DeviceWarning):
         record = segment(scan_file, device="cuda", model=random_model).provenance
-    assert record["device"] == "cpu" and "no memory" in record["warnings"]
+    assert record["device"] == "cpu"
+    assert record["warnings"] == ["The memory of the device cuda does not suffice; this scan was computed on the CPU."]
 
 
 def test_progress_rises_from_zero_to_one_through_the_stages(scan_file, random_model):
@@ -184,6 +197,14 @@ def test_outputs_that_collide_or_would_replace_the_scan_are_refused(scan_file, r
     with pytest.raises(OptionError, match="own name"):
         segment(scan_file, tmp_path / "a.nii.gz", posteriors=tmp_path / "a.nii.gz", model=random_model)
     assert scan_file.read_bytes() == before
+
+
+def test_a_result_has_rows_with_the_names_of_its_structures(scan_file, threshold_model):
+    result = segment(scan_file, model=threshold_model)
+    stem = next(row for row in result.rows if row.label == 16)
+    assert stem.name == result.names[16] == "Brain-Stem" and stem.volume == result.volumes[16] > 0
+    assert 0.9 < stem.quality <= 1
+    assert result.rows[-1].volume == result.intracranial and len(result.rows) == len(result.structures)
 
 
 def test_a_result_can_be_saved_later(scan_file, threshold_model, tmp_path):

@@ -8,6 +8,10 @@ __all__ = ["CancelToken", "Segmentation", "segment"]
 
 def __getattr__(name: str):
     """Import the pipeline, and torch with it, on first use: labels and errors work where torch is not installed yet."""
+    if name == "CancelToken":
+        from .cancel import CancelToken
+
+        return CancelToken
     if name in __all__:
         from . import pipeline
 

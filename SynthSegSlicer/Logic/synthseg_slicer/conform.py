@@ -75,7 +75,7 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     ScanError
         ``ct`` was asked for, but the values are no Hounsfield units; or no contrast is left after clipping.
     """
-    name = str(scan.path or "scan")
+    name = scan.name
     is_ct = looks_like_ct(scan.data) if ct is None else ct
     if ct and not looks_like_ct(scan.data) and looks_like_ct(scan.data, offset=1024):
         raise ScanError(

@@ -25,5 +25,23 @@ class OptionError(SynthSegError, ValueError):
     """Options that contradict each other or lie outside their range."""
 
 
+class JobError(SynthSegError):
+    """The child process that segments failed.
+
+    Attributes
+    ----------
+    kind : str
+        The name of the error in the child process (``ScanError``, ``DeviceError``, ...), ``OutOfMemory``,
+        ``TorchMissing``, ``Unexpected``; or what became of the process: ``NotStarted``, ``Killed``, ``Crashed``,
+        ``Damaged`` (its results).
+    details : str
+        Its log.
+    """
+
+    def __init__(self, kind: str, message: str, details: str = ""):
+        super().__init__(message)
+        self.kind, self.details = kind, details
+
+
 class Cancelled(SynthSegError):
     """The caller cancelled through its cancel token; nothing was written."""

@@ -1,17 +1,51 @@
-"""Volumes of the segmented structures, from posteriors."""
+"""Volumes of the segmented structures, from posteriors, and what is derived from them. Needs no torch."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .files import atomic
-from .predict import TopPosteriors
+from .labels import Label
+
+if TYPE_CHECKING:
+    from .predict import TopPosteriors
 
 INTRACRANIAL = "Total-Intracranial"
 """Row and column name of the sum of all structures, CSF included."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is reported of one structure, or of the intracranial total.
+
+    Attributes
+    ----------
+    name : str
+    label : int or None
+        Label id; None for the total.
+    volume : float
+        mm³.
+    share : float
+        Of the intracranial volume, 0 to 1; 0 if nothing was segmented.
+    asymmetry : float or None
+        Asymmetry index 100 (L - R) / ((L + R) / 2) in percent, from -200 (right only) to 200 (left only), the same on
+        both rows of a pair; None for a structure without partner and where neither has a volume.
+    quality : float or None
+        See :func:`synthseg_slicer.quality.confidence`; None where there is no such structure.
+    """
+
+    name: str
+    label: int | None
+    volume: float
+    share: float
+    asymmetry: float | None = None
+    quality: float | None = None
 
 
 def volumes(top: TopPosteriors, voxel_volume: float) -> dict[int, float]:
@@ -41,21 +75,51 @@ def total_intracranial(volumes: dict[int, float]) -> float:
     return float(sum(volumes.values()))
 
 
-def write_volumes_csv(path: str | Path, volumes: dict[int, float], names: dict[int, str]) -> None:
-    """Write one scan's volumes: columns structure, label, volume_mm3; the last row is the intracranial total.
+def rows(volumes: dict[int, float], quality: dict[int, float], labels: Iterable[Label]) -> list[Row]:
+    """Return one row a structure in the order of the labels, background left out, and the intracranial total last.
+
+    Parameters
+    ----------
+    volumes : dict
+        Label id to mm³.
+    quality : dict
+        Label id to 0 to 1.
+    labels : iterable of Label
+        Names, sides and partners.
+    """
+    total = total_intracranial(volumes)
+
+    def row(label: Label) -> Row:
+        volume = volumes.get(label.id, 0.0)
+        share = volume / total if total else 0.0
+        return Row(label.name, label.id, volume, share, _asymmetry(label, volumes), quality.get(label.id))
+
+    return [*(row(label) for label in labels if label.id != 0), Row(INTRACRANIAL, None, total, 1.0 if total else 0.0)]
+
+
+def _asymmetry(label: Label, volumes: dict[int, float]) -> float | None:
+    left, right = volumes.get(label.id, 0.0), volumes.get(label.partner, 0.0)
+    if label.partner == label.id or not left + right:
+        return None
+    if label.side == "right":
+        left, right = right, left
+    return 200 * (left - right) / (left + right)
+
+
+def write_volumes_csv(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write one scan's rows: columns structure, label, volume_mm3, share, asymmetry_percent, quality.
+
+    What does not exist (a label of the total, the asymmetry of a midline structure) is left empty.
 
     Parameters
     ----------
     path : path
         Target, replaced if it exists.
-    volumes : dict
-        Label id to mm³.
-    names : dict
-        Label id to name.
+    rows : iterable of Row
+        From :func:`rows`.
     """
-    rows = [(names.get(label, str(label)), label, volume) for label, volume in volumes.items()]
-    rows.append((INTRACRANIAL, "", total_intracranial(volumes)))
-    _write(path, ("structure", "label", "volume_mm3"), rows)
+    header = ("structure", "label", "volume_mm3", "share", "asymmetry_percent", "quality")
+    _write(path, header, [astuple(row) for row in rows])
 
 
 def write_volumes_table(path: str | Path, scans: dict[str, dict[int, float]], names: dict[int, str]) -> None:

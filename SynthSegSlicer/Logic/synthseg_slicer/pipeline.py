@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import warnings as python_warnings
 from collections.abc import Callable, Iterator
@@ -13,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import measure
+from . import measure, quality
 from . import provenance as records
+from .cancel import CancelToken
 from .conform import conform, crop_to_head
-from .errors import Cancelled, OptionError
+from .errors import OptionError
 from .files import atomic, check_output
+from .labels import Label
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
 from .postprocess import GridMap, clean_up, label_map, resample_labels
@@ -32,22 +33,6 @@ SMOOTHING = 0.5
 Progress = Callable[[str, float], None]
 
 
-class CancelToken:
-    """Cancels a running :func:`segment` from another thread or from its progress callback."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def cancel(self) -> None:
-        """Ask the job to stop; it does so within a fraction of a second to a few seconds, and writes nothing."""
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise :class:`~synthseg_slicer.errors.Cancelled` once cancelled."""
-        if self._event.is_set():
-            raise Cancelled("Cancelled. Nothing was written.")
-
-
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """The result of :func:`segment`.
@@ -60,8 +45,10 @@ class Segmentation:
         Voxel index to RAS+ world in mm.
     volumes : dict
         Label id to mm³, from the soft posteriors on the 1 mm grid, whatever grid ``labels`` has.
-    names : dict
-        Label id to name.
+    quality : dict
+        Label id to the network's mean confidence in it, see :func:`synthseg_slicer.quality.confidence`.
+    structures : tuple of Label
+        What the label ids mean, background included.
     intracranial : float
         Total intracranial volume in mm³.
     provenance : dict
@@ -75,11 +62,22 @@ class Segmentation:
     labels: np.ndarray
     affine: np.ndarray
     volumes: dict[int, float]
-    names: dict[int, str]
+    quality: dict[int, float]
+    structures: tuple[Label, ...]
     intracranial: float
     provenance: dict
     top: TopPosteriors = field(repr=False)
     grid: GridMap | None = field(repr=False, default=None)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Label id to name."""
+        return {label.id: label.name for label in self.structures}
+
+    @property
+    def rows(self) -> list[measure.Row]:
+        """One row a structure: volume, share, asymmetry and quality; the last one is the intracranial total."""
+        return measure.rows(self.volumes, self.quality, self.structures)
 
     def posterior(self, label: int) -> np.ndarray:
         """Return the posterior probability of a label id on the grid of ``labels``, float32 [x, y, z]."""
@@ -106,7 +104,7 @@ class Segmentation:
                 shape = (*self.labels.shape, len(self.top.ids))
                 write_posteriors(temporary["posteriors"], map(self.posterior, self.top.ids), shape, self.affine)
             if "volumes" in temporary:
-                measure.write_volumes_csv(temporary["volumes"], self.volumes, self.names)
+                measure.write_volumes_csv(temporary["volumes"], self.rows)
             if "picture" in temporary:
                 overlay_picture(temporary["picture"], image, self.labels, self.affine)
             if outputs:
@@ -196,23 +194,24 @@ def segment(
 
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always", UserWarning)
-        with stage("weights", 0.0, 0.02):
+        with stage("weights", 0.0, 0.01):
             model = model if isinstance(model, Model) else load_model(task, model)
-        with stage("read", 0.02, 0.06):
+        with stage("read", 0.01, 0.03):
             scan = scan if isinstance(scan, Scan) else read_scan(scan)
-        with stage("conform", 0.06, 0.12):
+        with stage("conform", 0.03, 0.05):
             conformed = conform(scan, ct=ct)
             crop = crop_to_head(conformed.image)
-        with stage("predict", 0.12, 0.86) as step:
+        with stage("predict", 0.05, 0.9) as step:
             image = conformed.image[crop]
             top = predict(model, image, flip=not fast, device=device, smoothing=SMOOTHING, progress=step)
             box = tuple(slice(b.start + c.start, b.stop + c.start) for b, c in zip(top.box, crop))
             top = replace(top, box=box, shape=conformed.image.shape)
-        with stage("clean up", 0.86, 0.92):
+        with stage("clean up", 0.9, 0.97):
             top = clean_up(top, model.topology)
             grid = GridMap(scan.shape, scan.affine, conformed.affine) if native else None
             labels = label_map(top) if grid is None else resample_labels(top, grid)
             measured = measure.volumes(top, float(abs(np.linalg.det(conformed.affine[:3, :3]))))
+            confidence = quality.confidence(top)
             if not labels.any():
                 message = "Nothing was segmented. Is this a head scan, and is its header right?"
                 python_warnings.warn(message, stacklevel=2)
@@ -233,13 +232,14 @@ def segment(
         labels,
         scan.affine if native else conformed.affine,
         measured,
-        model.names,
+        confidence,
+        model.labels,
         measure.total_intracranial(measured),
         records.describe(scan, model, device, options, seconds, messages),
         top,
         grid,
     )
-    with stage("write", 0.92, 1.0):
+    with stage("write", 0.97, 1.0):
         segmentation._write(outputs, scan.data if native else conformed.image)
     report("done", 1.0)
     return segmentation

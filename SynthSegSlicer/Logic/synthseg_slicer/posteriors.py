@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.openers import Opener
 
+from .errors import OutputError
 from .files import atomic, check_output
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -36,6 +35,11 @@ def write_posteriors(
         The file cannot be written.
     """
     check_output(path, SUFFIXES)
+    try:
+        import nibabel as nib  # optional inside 3D Slicer
+        from nibabel.openers import Opener
+    except ImportError as error:
+        raise OutputError(f"{path}: writing posteriors needs nibabel. Install it (pip install nibabel).") from error
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_data_shape(shape)

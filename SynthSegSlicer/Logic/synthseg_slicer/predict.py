@@ -167,7 +167,7 @@ def predict(
     try:
         return _predict(model, image, flip, device, smoothing, progress)
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         if device.type == "cpu":
             message = f"Not enough memory for an image of {image.shape} voxels. Crop it around the head."
@@ -179,9 +179,11 @@ def predict(
     return _predict(model, image, flip, torch.device("cpu"), smoothing, progress)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether torch ran out of memory; only CUDA has an exception class of its own, hence the text."""
-    return any(text in str(error).lower() for text in ("out of memory", "not enough memory", "can't allocate memory"))
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out; only CUDA has an exception class of its own, hence the text."""
+    texts = ("out of memory", "not enough memory", "allocate memory", "alloc_failed", "bad_alloc")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(part in text for part in texts))
 
 
 @torch.inference_mode()
@@ -195,10 +197,10 @@ def _predict(
 ) -> TopPosteriors:
     network = _prepared(model.network, device)
     plain = list(range(len(model.ids)))
-    passes = [_Pass(image, False, network, plain, _between(progress, 0.0, 0.25 if flip else 0.5))]
+    passes = [_Pass(image, False, network, plain, _between(progress, 0.0, 0.2 if flip else 0.4))]
     if flip:
         order = flip_permutation(model.ids, model.partners)
-        passes.append(_Pass(image, True, network, order, _between(progress, 0.25, 0.5)))
+        passes.append(_Pass(image, True, network, order, _between(progress, 0.2, 0.4)))
     box = _union([p.foreground(model.ids.index(0)) for p in passes], image.shape)
     shape = tuple(s.stop - s.start for s in box)
     channels = np.zeros((TOP, *shape), np.uint8)
@@ -217,7 +219,7 @@ def _predict(
 
     starts = range(box[0].start, box[0].stop, SLAB)
     for done, _ in enumerate(_on_cores(work, starts) if device.type == "cpu" else map(work, starts), 1):
-        progress(0.5 + 0.5 * done / len(starts))
+        progress(0.4 + 0.6 * done / len(starts))
     return TopPosteriors(channels, probabilities, box, image.shape, model.ids)
 
 

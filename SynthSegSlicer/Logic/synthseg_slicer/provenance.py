@@ -45,6 +45,7 @@ def describe(
         "version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "input": {
+            "name": scan.name,
             "path": None if scan.path is None else str(Path(scan.path).absolute()),
             "sha256": scan.sha256,
             "shape": list(map(int, scan.shape)),

@@ -72,6 +72,8 @@ class Scan:
     sha256 : str or None
         SHA-256 of the file; of several files (DICOM series, header and data file) that of their contents one after the
         other in the order of their names.
+    name : str
+        What messages call it; the path by default.
 
     Raises
     ------
@@ -83,15 +85,17 @@ class Scan:
     affine: np.ndarray
     path: Path | None = None
     sha256: str | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
-        name = str(self.path or "scan")
+        name = self.name or str(self.path or "scan")
         data = np.asarray(self.data)
         affine = np.array(self.affine, dtype=np.float64)
         _check_type(data.dtype, name)
         check_geometry(data.shape, affine, name)
         object.__setattr__(self, "data", _checked_values(_plain_type(data), name))
         object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "name", name)
 
     @property
     def shape(self) -> tuple[int, int, int]:
