@@ -1,10 +1,12 @@
 """A stand-in for the 3D Slicer application, for tests: see README.md.
 
-Importing it costs nothing (and sets two environment variables of PySide6); `start()` imports slicer-core and PySide6 and makes the application of this process.
+Importing it costs nothing (it sets two environment variables of PySide6); `start()` imports slicer-core and PySide6 and
+makes the application of this process.
 """
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 import os
 import sys
@@ -19,6 +21,11 @@ def missing_packages() -> list[str]:
     """The packages that the host needs and this Python lacks."""
     packages = {"slicer": "slicer-core", "PySide6": "PySide6-Essentials"}
     return [package for name, package in packages.items() if importlib.util.find_spec(name) is None]
+
+
+def can_render() -> bool:
+    """Whether this machine has the libraries for drawing off-screen; without them drawing ends the process."""
+    return all(ctypes.util.find_library(name) for name in ("EGL", "GL"))
 
 
 def start(**keywords):

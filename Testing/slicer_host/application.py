@@ -78,6 +78,9 @@ class LayoutManager(Strict, QObject):
     def sliceWidget(self, name: str) -> SliceWidget | None:
         return SliceWidget(self._mrml.slices[name]) if name in self._mrml.slices else None
 
+    def resetThreeDViews(self):
+        """Without views of its own there is nothing to fit."""
+
     def resetSliceViews(self) -> None:
         for logic in self._mrml.slices.values():
             logic.FitSliceToBackground()

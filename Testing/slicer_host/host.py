@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import slicer
 import slicer.util
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import dialogs, mrml, parameter_node, pythonqt, scripted_module
+from . import dialogs, mrml, parameter_node, pythonqt, scripted_module, views
 from .application import Application, MainWindow
 from .mrml import terminology_folder
 from .node_combo_box import qMRMLNodeComboBox
@@ -101,6 +102,7 @@ class Host:
     def unload(self, loaded: LoadedModule) -> None:
         """Unload a module: exit, cleanup, gone."""
         scripted_module.unload(loaded)
+        parameter_node.release()
         self._modules.remove(loaded)
         self.wait_until(lambda: not self.running_processes)  # killed ones need a moment
 
@@ -124,6 +126,16 @@ class Host:
             if time.monotonic() > end:
                 raise TimeoutError(f"not so after {timeout_s} s; slot errors: {self.slot_errors}")
             self.app.processEvents(QtCore.QEventLoop.AllEvents | QtCore.QEventLoop.WaitForMoreEvents, 20)
+
+    # ---- pictures
+
+    def slice_view(self, background=None, **options) -> np.ndarray:
+        """Picture of a slice view: see `views.slice_view`. Only where `slicer_host.can_render()`."""
+        return views.slice_view(self._mrml, background, **options)
+
+    def view_3d(self, **options) -> np.ndarray:
+        """Picture of the 3D view: see `views.view_3d`. Only where `slicer_host.can_render()`."""
+        return views.view_3d(self._mrml, **options)
 
     # ---- between tests
 

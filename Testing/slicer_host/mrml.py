@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
@@ -31,9 +31,9 @@ class Mrml:
     application: slicer.vtkSlicerApplicationLogic
     layout: slicer.vtkMRMLLayoutLogic
     logics: dict[str, slicer.vtkMRMLAbstractLogic]
-    slices: dict[str, slicer.vtkMRMLSliceLogic] = field(default_factory=dict)
-    views: dict[str, slicer.vtkMRMLViewLogic] = field(default_factory=dict)
-    kept: list = field(default_factory=list)  # objects that only C++ refers to
+    slices: dict[str, slicer.vtkMRMLSliceLogic]
+    views: dict[str, slicer.vtkMRMLViewLogic]
+    kept: list  # objects that only C++ refers to
 
 
 def terminology_folder() -> Path | None:
@@ -82,27 +82,28 @@ def boot(home: Path, temporary: Path, terminologies: Path | None) -> Mrml:
         logic.SetMRMLApplicationLogic(application)
         logic.SetMRMLScene(scene)
         application.SetModuleLogic(name, logic)
+    slices, views = _add_views(scene, application)  # before the layout, which would make view nodes of its own
     layout = slicer.vtkMRMLLayoutLogic()
     layout.SetMRMLApplicationLogic(application)
     layout.SetMRMLScene(scene)
     layout.GetLayoutNode().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-    mrml = Mrml(scene, application, layout, logics, kept=[remote, data])
-    _add_views(mrml)
-    return mrml
+    return Mrml(scene, application, layout, logics, slices, views, kept=[remote, data])
 
 
-def _add_views(mrml: Mrml) -> None:
+def _add_views(scene, application) -> tuple[dict, dict]:
     """The logics of the standard slice views and of the 3D view; drawing is another matter (`views.py`)."""
-    mrml.application.SetSliceLogics(vtk.vtkCollection())
-    mrml.application.SetViewLogics(vtk.vtkCollection())
+    application.SetSliceLogics(vtk.vtkCollection())
+    application.SetViewLogics(vtk.vtkCollection())
+    slices, views = {}, {}
     for name in SLICE_VIEWS:
-        logic = mrml.slices[name] = slicer.vtkMRMLSliceLogic()
-        logic.SetMRMLApplicationLogic(mrml.application)
-        logic.SetMRMLScene(mrml.scene)
-        logic.AddSliceNode(name)  # takes the scene's, if there is one of this name
-        mrml.application.GetSliceLogics().AddItem(logic)
-    logic = mrml.views["1"] = slicer.vtkMRMLViewLogic()
-    logic.SetMRMLApplicationLogic(mrml.application)
-    logic.SetMRMLScene(mrml.scene)
+        logic = slices[name] = slicer.vtkMRMLSliceLogic()
+        logic.SetMRMLApplicationLogic(application)
+        logic.SetMRMLScene(scene)
+        logic.AddSliceNode(name)
+        application.GetSliceLogics().AddItem(logic)
+    logic = views["1"] = slicer.vtkMRMLViewLogic()
+    logic.SetMRMLApplicationLogic(application)
+    logic.SetMRMLScene(scene)
     logic.AddViewNode("1")
-    mrml.application.GetViewLogics().AddItem(logic)
+    application.GetViewLogics().AddItem(logic)
+    return slices, views

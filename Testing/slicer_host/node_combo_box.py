@@ -11,7 +11,7 @@ from typing import ClassVar
 from PySide6 import QtGui, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal
 
-from .properties import Strict, qt_property
+from .properties import Strict, qt_property, weak_callback
 
 _ID = Qt.UserRole
 _ACTION = Qt.UserRole + 1
@@ -87,7 +87,7 @@ class qMRMLNodeComboBox(Strict, QtWidgets.QWidget):
         self._box.blockSignals(False)
         if scene:
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent):
-                self._scene_tags.append(scene.AddObserver(event, lambda *_: self._sync()))
+                self._scene_tags.append(scene.AddObserver(event, weak_callback(self._sync)))
         if keep:
             self.setCurrentNodeID(keep)
         self.setEnabled(scene is not None)
@@ -171,7 +171,7 @@ class qMRMLNodeComboBox(Strict, QtWidgets.QWidget):
     def _observe(self, node_id: str) -> None:
         node = self._scene.GetNodeByID(node_id) if node_id else None
         if node and node_id not in self._node_tags:
-            self._node_tags[node_id] = (node, node.AddObserver("ModifiedEvent", lambda *_: self._sync()))
+            self._node_tags[node_id] = (node, node.AddObserver("ModifiedEvent", weak_callback(self._sync)))
             self.nodeAdded.emit(node)
 
     def _forget(self, node_id: str) -> None:

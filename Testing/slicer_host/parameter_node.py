@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import typing
-import weakref
 from types import ModuleType, SimpleNamespace
 
 import slicer
@@ -12,9 +11,14 @@ import vtk
 from PySide6 import QtWidgets
 
 from . import gui_connectors, serializers
+from .properties import weak_callback
 from .serializers import Default, Validator
 
 PROPERTY = "SlicerParameterName"
+# Wrappers that are bound to widgets, and the tags of their observers. In Slicer the leak of `connectGui` keeps them
+# alive. They must live: Python's garbage collector takes a closure that only an observer holds, if the closure refers
+# to the observed object, and VTK then calls what is no more (a crash, also in Slicer).
+_bound: list[tuple] = []
 
 
 class _Value:
@@ -25,8 +29,7 @@ class _Value:
         if not parameter.serializer.is_in(node, parameter.name):
             self._store(parameter.default.value)
         self.value = self._read()
-        reference = weakref.ref(self)  # the observer must not keep the wrapper alive
-        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: reference()._on_modified())
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, weak_callback(self._on_modified))
 
     def __del__(self) -> None:
         if hasattr(self, "_tag"):
@@ -128,7 +131,8 @@ class _Methods:
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
             connector.on_changed(_from_gui(self, name, connector))
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _to_gui(self))  # never removed: as in Slicer
+        observer = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _to_gui(self))
+        _bound.append((self, observer))  # disconnectGui does not remove it: as in Slicer
         return tag
 
     def disconnectGui(self, tag: int | None) -> None:
@@ -201,6 +205,13 @@ def isParameterNodeWrapper(classOrObject) -> bool:
 
 def parameterPack(*_, **__):
     raise NotImplementedError("no stand-in for parameter packs")
+
+
+def release() -> None:
+    """Let go of all wrappers: when their module is unloaded."""
+    for wrapper, observer in _bound:
+        wrapper.RemoveObserver(observer)
+    _bound.clear()
 
 
 def install() -> None:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Property
+from collections.abc import Callable
+from weakref import WeakMethod
+
+import shiboken6
+from PySide6.QtCore import Property, QObject
+
+
+def weak_callback(method: Callable) -> Callable:
+    """A VTK observer that calls a method without keeping its object alive, and not after its end."""
+    reference = WeakMethod(method)
+
+    def callback(*_) -> None:
+        alive = reference()
+        if alive and not (isinstance(alive.__self__, QObject) and not shiboken6.isValid(alive.__self__)):
+            alive()
+
+    return callback
 
 
 def qt_property(kind: type | str, name: str, default: object) -> Property:

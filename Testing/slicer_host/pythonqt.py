@@ -78,7 +78,10 @@ def _refuse_new_attributes(cls: type) -> None:
     def checked(self: QObject, name: str, value: object) -> None:
         if type(self) is cls and not hasattr(cls, name):
             raise AttributeError(f"'{name}' does not exist on {cls.__name__}; creating it is not allowed")
-        shiboken6.Shiboken.Object.__setattr__(self, name, value)
+        if isinstance(inspect.getattr_static(type(self), name, None), QtCore.Property):  # declared in Python
+            self.setProperty(name, value)
+        else:
+            shiboken6.Shiboken.Object.__setattr__(self, name, value)
 
     cls.__setattr__ = checked
 

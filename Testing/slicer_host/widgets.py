@@ -102,6 +102,13 @@ class ctkCollapsibleButton(Strict, QtWidgets.QAbstractButton):
         painter.drawComplexControl(QtWidgets.QStyle.CC_GroupBox, option)
 
 
+def _forward(kind: type, name: str) -> Property:
+    """A property of a ctkSliderWidget that is its spin box's."""
+    return Property(
+        kind, lambda self: self._box.property(name), lambda self, value: self._box.setProperty(name, kind(value))
+    )
+
+
 class ctkSliderWidget(Strict, QtWidgets.QWidget):
     """A slider beside a spin box; here the spin box alone (`value` and its signals are what modules use)."""
 
@@ -109,6 +116,11 @@ class ctkSliderWidget(Strict, QtWidgets.QWidget):
     valueChanged = Signal(float)
     valueIsChanging = Signal(float)
     tracking = qt_property(bool, "tracking", True)
+    value = _forward(float, "value")
+    minimum = _forward(float, "minimum")
+    maximum = _forward(float, "maximum")
+    singleStep = _forward(float, "singleStep")
+    decimals = _forward(int, "decimals")
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -122,18 +134,6 @@ class ctkSliderWidget(Strict, QtWidgets.QWidget):
 
     def setValue(self, value: float) -> None:
         self._box.setValue(value)
-
-
-def _forward(kind: type, name: str) -> Property:
-    """A property of a ctkSliderWidget that is its spin box's."""
-    return Property(
-        kind, lambda self: self._box.property(name), lambda self, value: self._box.setProperty(name, kind(value))
-    )
-
-
-for _name in ("value", "minimum", "maximum", "singleStep"):
-    setattr(ctkSliderWidget, _name, _forward(float, _name))
-ctkSliderWidget.decimals = _forward(int, "decimals")
 
 
 class ctkComboBox(QtWidgets.QComboBox):
