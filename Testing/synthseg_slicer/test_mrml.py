@@ -22,7 +22,9 @@ import slicer.util  # noqa: E402
 from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 from synthseg_slicer import mrml  # noqa: E402
-from synthseg_slicer.errors import OutputError, ScanError  # noqa: E402
+from synthseg_slicer.cli import main  # noqa: E402
+from synthseg_slicer.errors import OptionError, OutputError, ScanError  # noqa: E402
+from synthseg_slicer.inputs import find_scans  # noqa: E402
 from synthseg_slicer.labels import BRAIN  # noqa: E402
 from synthseg_slicer.pipeline import segment  # noqa: E402
 from synthseg_slicer.scan import Scan, itk_affine  # noqa: E402
@@ -45,6 +47,7 @@ def row(name, label, volume, share, asymmetry, quality):
 
 
 ROWS = [
+    row("Left-Thalamus", 10, 6000.0, 0.004, -0.0001, 0.99),
     row("Brain-Stem", 16, 23456.7, 0.0158, None, 0.87654321),
     row("Left-Hippocampus", 17, 4012.49, 0.0027, -3.456, 0.5),
     row("Right-Hippocampus", 53, 4153.5, 0.0028, -3.456, 0.25),
@@ -380,12 +383,12 @@ def cells(node) -> dict[str, list[str]]:
 
 
 EXPECTED = {
-    "Structure": ["Brain-Stem", "Left-Hippocampus", "Right-Hippocampus", "Total-Intracranial"],
-    "Label": ["16", "17", "53", ""],
-    "Volume mm3": ["23457", "4012", "4154", "1487654"],
-    "Share %": ["1.58", "0.27", "0.28", "100"],
-    "Asymmetry %": ["", "-3.46", "-3.46", ""],
-    "Quality": ["0.877", "0.500", "0.250", ""],
+    "Structure": ["Left-Thalamus", "Brain-Stem", "Left-Hippocampus", "Right-Hippocampus", "Total-Intracranial"],
+    "Label": ["10", "16", "17", "53", ""],
+    "Volume mm3": ["6000", "23457", "4012", "4154", "1487654"],
+    "Share %": ["0.4", "1.58", "0.27", "0.28", "100"],
+    "Asymmetry %": ["0.00", "", "-3.46", "-3.46", ""],
+    "Quality": ["0.990", "0.877", "0.500", "0.250", ""],
 }
 
 
@@ -554,7 +557,7 @@ def test_sequences_that_are_empty_or_hold_no_volumes_are_refused(scene):
 def test_scans_and_results_of_a_sequence_play_together(scene, sequence, browsed):
     player = add_browser(scene, sequence) if browsed else None
     results = [made(16, affine=GRIDS["oblique"]), made(17, 53, affine=GRIDS["oblique"])]
-    results[1].rows = ROWS[1:3]
+    results[1].rows = ROWS[2:4]
     segmentations, tables, browser = mrml.write_sequence(results, sequence, surfaces=True)
     assert browser is player if browsed else scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode") == 1
     for output in (segmentations, tables):
@@ -562,7 +565,7 @@ def test_scans_and_results_of_a_sequence_play_together(scene, sequence, browsed)
         assert (output.GetIndexName(), output.GetIndexUnit()) == ("time", "s")
     shown, table = browser.GetProxyNode(segmentations), browser.GetProxyNode(tables)
     assert shown.GetNodeReference(shown.GetReferenceImageGeometryReferenceRole()) is browser.GetProxyNode(sequence)
-    for number, ids, rows in ((0, [16], 4), (1, [17, 53], 2), (0, [16], 4)):
+    for number, ids, rows in ((0, [16], 5), (1, [17, 53], 2), (0, [16], 5)):
         browser.SetSelectedItemNumber(number)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
         assert list(segments(shown)) == [f"SynthSeg_{label}" for label in ids]
@@ -582,6 +585,7 @@ def test_results_must_be_as_many_as_frames(sequence, result):
 
 @pytest.fixture
 def no_application(monkeypatch):
+    """What ``slicer`` is where only slicer-core is installed."""
     for name in ("modules", "mrmlScene", "app"):
         monkeypatch.delattr(slicer, name, raising=False)
 
@@ -678,9 +682,72 @@ def test_a_full_disk_raises_and_leaves_the_old_file(no_application, result, tmp_
 
 
 @pytest.mark.parametrize("save, name", [(mrml.save_scene, "x.mrb"), (mrml.save_seg_nrrd, "x.seg.nrrd")])
-def test_nothing_is_printed(no_application, result, tmp_path, save, name, capfd):
-    save(result, Scan(ball(), GRIDS["plain"]), tmp_path / name)
+def test_a_relative_path_will_do_and_nothing_is_printed(
+    no_application, result, tmp_path, save, name, capfd, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save(result, Scan(ball(), GRIDS["plain"]), name)
+    assert (tmp_path / name).exists()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["x.seg.nrrd", "x.mrb"])
+@pytest.mark.parametrize("options", [[], ["--native"]])
+def test_the_command_line_writes_slicers_files(no_application, tiny_weights, scan_file, tmp_path, name, options, capfd):
+    out = tmp_path / "out"
+    out.mkdir()
+    common = ["segment", str(scan_file), "--model", str(tiny_weights), "--device", "cpu", "-q", *options]
+    assert main([*common, "-o", str(out / "plain.nrrd")]) == 0
+    assert main([*common, "-o", str(out / name)]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert {path.name for path in out.iterdir()} == {"plain.nrrd", "plain.json", name, "x.json"}
+    assert json.loads((out / "x.json").read_text())["outputs"]["output"] == str(out / name)
+    plain = sitk.ReadImage(str(out / "plain.nrrd"))
+    labels = sitk.GetArrayFromImage(plain).transpose(2, 1, 0)
+    if name.endswith(".mrb"):
+        scene = loaded(out / name, tmp_path / "read")
+        assert scene.GetFirstNodeByName("ball").GetImageData().GetDimensions() == (32, 36, 40)
+        assert scene.GetURL().endswith("read/x/x.mrml")
+        node = scene.GetFirstNodeByName("ball segmentation")
+        for label in np.unique(labels[labels > 0]):
+            expected = in_order(positions(labels == label, itk_affine(plain)))
+            np.testing.assert_allclose(in_order(voxels(node, f"SynthSeg_{label}")), expected, atol=1e-3)
+        assert (
+            node.GetAttribute("SynthSegSlicer.Weights") == json.loads((out / "x.json").read_text())["weights"]["sha256"]
+        )
+        assert cells(scene.GetFirstNodeByName("ball volumes"))["Structure"][-1] == "Total-Intracranial"
+    else:
+        image = sitk.ReadImage(str(out / name))
+        found = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+        for label in np.unique(labels[labels > 0]):
+            expected = in_order(positions(labels == label, itk_affine(plain)))
+            np.testing.assert_allclose(in_order(positions(found == label, itk_affine(image))), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["x.seg.nrrd", "x.mrb"])
+def test_without_slicer_core_slicers_files_are_refused_before_any_work(scan_file, tmp_path, name, capfd, monkeypatch):
+    monkeypatch.setattr("synthseg_slicer.pipeline.load_model", lambda *a: pytest.fail("work began"))
+    monkeypatch.delitem(sys.modules, "synthseg_slicer.mrml")
+    monkeypatch.delattr("synthseg_slicer.mrml")
+    monkeypatch.setitem(sys.modules, "slicer", None)
+    assert main(["segment", str(scan_file), "-o", str(tmp_path / name), "-q"]) == 2
+    stderr = capfd.readouterr().err
+    assert name in stderr and "pip install 'synthseg-slicer[slicer]'" in stderr and len(stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_result_is_saved_as_a_scene_later_when_its_scan_is_given(no_application, threshold_model, tmp_path):
+    scan = Scan(ball(), GRIDS["oblique"])
+    result = segment(scan, model=threshold_model, device="cpu", fast=True)
+    with pytest.raises(OptionError, match="second argument"):
+        result.save(tmp_path / "x.mrb")
+    result.save(tmp_path / "x.mrb", scan)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.mrb"]
+
+
+def test_slicers_segmentations_in_a_folder_are_not_taken_for_scans(scan_file):
+    scan_file.with_name("x.seg.nrrd").write_text("labels")
+    assert find_scans([scan_file.parent]) == [scan_file]
 
 
 def test_nodes_can_be_exchanged_without_torch():

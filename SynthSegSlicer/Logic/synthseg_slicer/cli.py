@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("segment", help="segment one or more scans", epilog=EPILOG)
     run.set_defaults(run=_segment)
     run.add_argument("input", nargs="+", metavar="IN", help="scans, DICOM folders, folders of scans, .txt lists")
-    run.add_argument("-o", "--output", required=True, metavar="OUT", help="label file for one scan, folder for several")
+    run.add_argument("-o", "--output", required=True, metavar="OUT", help="file for one scan, folder for several")
     run.add_argument("--volumes", metavar="CSV", help="volumes in mm³; for several scans one table, a row a scan")
     run.add_argument("--posteriors", metavar="FILE", help="soft posteriors, 4D NIfTI (one scan only)")
     run.add_argument("--picture", metavar="PNG", help="picture of slices with contours (one scan only)")

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from .errors import OutputError
 
+SLICER_SUFFIXES = (".seg.nrrd", ".mrb")
+"""Files of 3D Slicer, which :mod:`.mrml` writes: a segmentation, a scene."""
+
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:

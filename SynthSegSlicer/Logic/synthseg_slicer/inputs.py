@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .dicom import is_dicom
 from .errors import OptionError, ScanError
+from .files import SLICER_SUFFIXES
 from .scan import ITK_SUFFIXES, MGH_SUFFIXES, NIFTI_SUFFIXES
 
 SUFFIXES = tuple(suffix for suffix in NIFTI_SUFFIXES + MGH_SUFFIXES + ITK_SUFFIXES if suffix != ".img")
@@ -71,7 +72,8 @@ def output_names(scans: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
 def _looks_like_scan(path: Path) -> bool:
     name = path.name.lower()
-    return name.endswith(SUFFIXES) and not name.startswith(".") and RESULT not in name
+    is_result = RESULT in name or name.endswith(SLICER_SUFFIXES)
+    return name.endswith(SUFFIXES) and not name.startswith(".") and not is_result
 
 
 def _holds_dicom(folder: Path) -> bool:

@@ -280,7 +280,7 @@ def save_scene(result, scan: Scan, path: str | os.PathLike, *, name: str | None 
     OutputError
         It cannot be written.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     with _own_scene(result, scan) as (scene, volume, messages), atomic(path) as temporary:
         _show_in_slices(scene, volume)
         write_table(result, name=f"{volume.GetName()} volumes", scene=scene)
@@ -457,7 +457,9 @@ def _sequence_rotation(sequence_node) -> np.ndarray:
 def _own_scene(result, scan: Scan) -> Iterator[tuple]:
     """Give a scene with scan and segmentation, the volume node, and a function that returns what VTK complained of."""
     window, before = vtk.vtkStringOutputWindow(), vtk.vtkOutputWindow.GetInstance()
+    verbosity = vtk.vtkLogger.GetCurrentVerbosityCutoff()
     vtk.vtkOutputWindow.SetInstance(window)
+    vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     try:
         scene = slicer.vtkMRMLScene()
         logic = slicer.vtkSlicerSegmentationsModuleLogic()  # registers the node classes
@@ -470,6 +472,7 @@ def _own_scene(result, scan: Scan) -> Iterator[tuple]:
         write_segmentation(result, volume)
         yield scene, volume, lambda: window.GetOutput().strip()
     finally:
+        vtk.vtkLogger.SetStderrVerbosity(verbosity)
         vtk.vtkOutputWindow.SetInstance(before)
 
 

@@ -16,8 +16,8 @@ from . import measure, quality
 from . import provenance as records
 from .cancel import CancelToken
 from .conform import conform, crop_to_head
-from .errors import OptionError
-from .files import atomic, check_output
+from .errors import OptionError, OutputError
+from .files import SLICER_SUFFIXES, atomic, check_output, suffix_of
 from .labels import Label
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
@@ -84,22 +84,33 @@ class Segmentation:
         volume = self.top.posterior(self.top.ids.index(label))
         return volume if self.grid is None else self.grid.sample(volume)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, scan: Scan | None = None) -> None:
         """Write the labels, and the provenance as JSON beside them; both or none.
+
+        Parameters
+        ----------
+        path : path
+            Target, replaced if it exists.
+        scan : Scan, optional
+            What was segmented; files of 3D Slicer (.seg.nrrd, .mrb) need it.
 
         Raises
         ------
         OutputError
             They cannot be written.
+        OptionError
+            The scan is missing.
         """
-        self._write({"output": Path(path)}, None)
+        if scan is None and suffix_of(Path(path), SLICER_SUFFIXES):
+            raise OptionError(f"{path}: this format refers to the scan. Give it as second argument.")
+        self._write({"output": Path(path)}, None, scan)
 
-    def _write(self, outputs: dict[str, Path], image: np.ndarray | None) -> None:
+    def _write(self, outputs: dict[str, Path], image: np.ndarray | None, scan: Scan | None) -> None:
         """Write all outputs under temporary names, then rename them all."""
         with ExitStack() as stack:
             temporary = {kind: stack.enter_context(atomic(path)) for kind, path in outputs.items()}
             if "output" in temporary:
-                write_volume(temporary["output"], self.labels, self.affine)
+                self._write_labels(temporary["output"], outputs["output"], scan)
             if "posteriors" in temporary:
                 shape = (*self.labels.shape, len(self.top.ids))
                 write_posteriors(temporary["posteriors"], map(self.posterior, self.top.ids), shape, self.affine)
@@ -111,6 +122,15 @@ class Segmentation:
                 record = {**self.provenance, "outputs": {kind: str(path.absolute()) for kind, path in outputs.items()}}
                 beside = records.path_beside(next(iter(outputs.values())))
                 records.write(stack.enter_context(atomic(beside)), record)
+
+    def _write_labels(self, temporary: Path, path: Path, scan: Scan | None) -> None:
+        suffix = suffix_of(path, SLICER_SUFFIXES)
+        if suffix == ".mrb":
+            _mrml(path).save_scene(self, scan, temporary, name=path.stem)
+        elif suffix == ".seg.nrrd":
+            _mrml(path).save_seg_nrrd(self, scan, temporary)
+        else:
+            write_volume(temporary, self.labels, self.affine)
 
 
 def segment(
@@ -139,7 +159,7 @@ def segment(
     scan : Scan or path
         A scan in memory, a file, or a DICOM folder.
     output : path, optional
-        Label volume to write.
+        Label volume to write; or a segmentation (.seg.nrrd) or scene (.mrb) of 3D Slicer, which need slicer-core.
     task : str
         Bundled model to use.
     fast : bool
@@ -240,17 +260,31 @@ def segment(
         grid,
     )
     with stage("write", 0.97, 1.0):
-        segmentation._write(outputs, scan.data if native else conformed.image)
+        segmentation._write(outputs, scan.data if native else conformed.image, scan)
     report("done", 1.0)
     return segmentation
 
 
 def _check_outputs(outputs: dict[str, Path], scan: Scan | str | os.PathLike) -> None:
     """Refuse outputs that could not be written, before any work."""
-    suffixes = {"output": WRITE_SUFFIXES, "posteriors": POSTERIOR_SUFFIXES, "volumes": (".csv",), "picture": (".png",)}
+    labels = SLICER_SUFFIXES + WRITE_SUFFIXES
+    suffixes = {"output": labels, "posteriors": POSTERIOR_SUFFIXES, "volumes": (".csv",), "picture": (".png",)}
     taken = {} if isinstance(scan, Scan) else {Path(scan).absolute(): "the scan itself"}
     for kind, path in outputs.items():
-        check_output(path, suffixes[kind])
+        if check_output(path, suffixes[kind]) in SLICER_SUFFIXES:
+            _mrml(path)
         if path.absolute() in taken:
             raise OptionError(f"{path}: this file is also {taken[path.absolute()]}. Give each output its own name.")
         taken[path.absolute()] = f"the target of '{kind}'"
+
+
+def _mrml(path: Path):
+    """Return the room that writes files of 3D Slicer; asked for before any work, because slicer-core is optional."""
+    try:
+        from . import mrml
+    except ImportError as error:
+        raise OutputError(
+            f"{path}: writing this format needs slicer-core ({error}). Install it (pip install "
+            "'synthseg-slicer[slicer]'), or choose .nii.gz."
+        ) from error
+    return mrml

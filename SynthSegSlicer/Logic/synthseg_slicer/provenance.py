@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from . import __version__
-from .files import atomic
+from .files import SLICER_SUFFIXES, atomic
 from .scan import WRITE_SUFFIXES, Scan
 from .weights import Model
 
@@ -68,7 +68,7 @@ def describe(
 def path_beside(output: str | Path) -> Path:
     """Return the record's path for an output: its suffix replaced by .json."""
     output = Path(output)
-    for suffix in WRITE_SUFFIXES:
+    for suffix in SLICER_SUFFIXES + WRITE_SUFFIXES:
         if output.name.lower().endswith(suffix):
             return output.with_name(output.name[: -len(suffix)] + ".json")
     return output.with_suffix(".json")

@@ -48,11 +48,11 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         From :func:`.measure.rows`.
     """
     names = [row.name for row in rows]
-    labels = [_text(row.label, "d") for row in rows]
+    labels = [_text(row.label, 0) for row in rows]
     volumes = [round(row.volume) for row in rows]
     shares = [round(100.0 * row.share, 3) for row in rows]
-    asymmetries = [_text(row.asymmetry, ".2f") for row in rows]
-    quality = [_text(row.quality, ".3f") for row in rows]
+    asymmetries = [_text(row.asymmetry, 2) for row in rows]
+    quality = [_text(row.quality, 3) for row in rows]
     return [
         Column("Structure", "Structure", "", "Name in FreeSurfer", names),
         Column("Label", "Label", "", "Id in FreeSurfer", labels),
@@ -63,5 +63,5 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     ]
 
 
-def _text(number: float | None, digits: str) -> str:
-    return "" if number is None else format(number, digits)
+def _text(number: float | None, digits: int) -> str:
+    return "" if number is None else f"{round(number, digits) + 0:.{digits}f}"  # + 0 makes -0.0 zero
