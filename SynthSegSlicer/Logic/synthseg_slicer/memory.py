@@ -29,7 +29,7 @@ def estimate(
 ) -> int:
     """Return about how many bytes the process takes that segments a scan on the CPU.
 
-    Of the two passes with the bundled weights; *fast* takes a sixth less. Measured peaks lay between 0.8 and 1.2 times
+    Of the two passes with the bundled weights; *fast* takes a fifth less. Measured peaks lay between 0.8 and 1.2 times
     the estimate for 96³ to 256³ at 1 mm, 320³ at 0.5 mm and 512³ at 0.35 and 0.2 mm. For scans with wide margins around
     the head it is an upper bound, because they are cropped. The application's own copy of the scan is not counted.
 
