@@ -575,6 +575,16 @@ def test_scans_and_results_of_a_sequence_play_together(scene, sequence, browsed)
     assert shown.GetDisplayNode().GetOpacity2DFill() == mrml.FILL_OPACITY
 
 
+def test_undo_takes_the_results_of_a_sequence_away(scene, sequence):
+    scene.SetUndoOn()
+    before = state(scene)
+    scene.SaveStateForUndo()
+    mrml.write_sequence([made(16), made(17)], sequence)
+    assert len(state(scene)) > len(before)
+    scene.Undo()
+    assert state(scene) == before
+
+
 def test_results_must_be_as_many_as_frames(sequence, result):
     with pytest.raises(ValueError, match="1 results for 2 frames"):
         mrml.write_sequence([result], sequence)

@@ -232,6 +232,7 @@ def write_sequence(results: Sequence, sequence_node, *, surfaces=False, rotation
     if len(results) != sequence_node.GetNumberOfDataNodes():
         raise ValueError(f"{len(results)} results for {sequence_node.GetNumberOfDataNodes()} frames")
     scene, name = sequence_node.GetScene(), sequence_node.GetName()
+    before = _nodes(scene)
     rotation = _sequence_rotation(sequence_node) if rotation is None else rotation
     segmentations, tables = (
         _add(scene, "vtkMRMLSequenceNode", f"{name} {kind}") for kind in ("segmentation", "volumes")
@@ -256,6 +257,8 @@ def write_sequence(results: Sequence, sequence_node, *, surfaces=False, rotation
     _attach(segmentation, browser.GetProxyNode(sequence_node))
     _style(segmentation.GetDisplayNode())
     _show_all_but_csf(segmentation)
+    for node in _nodes(scene) - before:  # also those that the browser made to show the frames
+        node.SetUndoEnabled(True)
     return segmentations, tables, browser
 
 
@@ -417,6 +420,10 @@ def _add(scene, kind: str, name: str):
     node = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
     node.SetUndoEnabled(True)
     return node
+
+
+def _nodes(scene) -> set:
+    return {scene.GetNthNode(number) for number in range(scene.GetNumberOfNodes())}
 
 
 def _file_of(node) -> Path | None:
