@@ -132,10 +132,9 @@ class Application(QtWidgets.QApplication):
         self.pauses = 0  # of pauseRender() without resumeRender()
         self.temporaryPath = str(folder / "temporary")
         self.slicerHome = str(folder / "home")
-        self.slicerUserSettingsFilePath = str(folder / "Slicer.ini")
         Path(self.temporaryPath).mkdir()
         self._add_python_slicer(Path(self.slicerHome) / "bin")
-        self._settings = QtCore.QSettings(self.slicerUserSettingsFilePath, QtCore.QSettings.IniFormat)
+        self._settings = QtCore.QSettings()
         self._modules = ModuleManager()
         self._mrml: Mrml | None = None
 

@@ -105,6 +105,7 @@ class Host:
         parameter_node.release()
         self._modules.remove(loaded)
         self.wait_until(lambda: not self.running_processes)  # killed ones need a moment
+        self.app.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
 
     @property
     def running_processes(self) -> list[QtCore.QProcess]:
@@ -126,6 +127,7 @@ class Host:
             if time.monotonic() > end:
                 raise TimeoutError(f"not so after {timeout_s} s; slot errors: {self.slot_errors}")
             self.app.processEvents(QtCore.QEventLoop.AllEvents | QtCore.QEventLoop.WaitForMoreEvents, 20)
+            self.app.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)  # as the application's event loop does
 
     # ---- pictures
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import vtk
 from PySide6 import QtGui, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal
 
@@ -86,12 +87,18 @@ class qMRMLNodeComboBox(Strict, QtWidgets.QWidget):
         self._box.setCurrentIndex(0 if scene and (self.noneEnabled or self.nodeCount()) else -1)
         self._box.blockSignals(False)
         if scene:
-            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent):
+            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+                self._scene_tags.append(scene.AddObserver(event, weak_callback(self._on_node, vtk.VTK_OBJECT)))
+            for event in (scene.EndCloseEvent, scene.EndImportEvent):
                 self._scene_tags.append(scene.AddObserver(event, weak_callback(self._sync)))
         if keep:
             self.setCurrentNodeID(keep)
         self.setEnabled(scene is not None)
         self._tell()
+
+    def _on_node(self, node) -> None:
+        if node.GetID() in self._node_tags or self._shows(node):
+            self._sync()
 
     def _unobserve(self) -> None:
         for tag in self._scene_tags:
@@ -150,7 +157,6 @@ class qMRMLNodeComboBox(Strict, QtWidgets.QWidget):
         """Bring the rows in line with the scene, one by one."""
         wanted = self._wanted()
         keys = [row[1:] for row in wanted]
-        selected = self._box.currentIndex >= 0
         for index in reversed(range(self._model.rowCount())):
             if self._row(index)[1:] not in keys:
                 self._forget(self._row(index)[1])
@@ -164,7 +170,7 @@ class qMRMLNodeComboBox(Strict, QtWidgets.QWidget):
             item.setData(action, _ACTION)
             self._model.insertRow(index, item)
             self._observe(node_id)
-        if not self.currentNodeID and (selected or self.noneEnabled):
+        if not self.currentNodeID:  # not on an action
             self._box.setCurrentIndex(0 if self.noneEnabled else -1)
         self._tell()
 

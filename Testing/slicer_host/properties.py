@@ -9,15 +9,20 @@ import shiboken6
 from PySide6.QtCore import Property, QObject
 
 
-def weak_callback(method: Callable) -> Callable:
-    """A VTK observer that calls a method without keeping its object alive, and not after its end."""
+def weak_callback(method: Callable, call_data: int | None = None) -> Callable:
+    """A VTK observer that calls a method without keeping its object alive, and not after its end.
+
+    With the type of the event's data (such as vtk.VTK_OBJECT) the method gets the data.
+    """
     reference = WeakMethod(method)
 
-    def callback(*_) -> None:
+    def callback(caller, event, *data) -> None:
         alive = reference()
-        if alive and not (isinstance(alive.__self__, QObject) and not shiboken6.isValid(alive.__self__)):
-            alive()
+        if alive and (not isinstance(alive.__self__, QObject) or shiboken6.isValid(alive.__self__)):
+            alive(*data)
 
+    if call_data is not None:
+        callback.CallDataType = call_data
     return callback
 
 

@@ -7,6 +7,7 @@ PySide6 classes of this process accordingly.
 
 from __future__ import annotations
 
+import enum
 import inspect
 from types import MethodType, ModuleType
 
@@ -42,6 +43,11 @@ class ByteArray:
         return self._data.decode()
 
 
+def _plain(value):
+    """Qt cannot convert the integers that VTK's enums are."""
+    return int(value) if isinstance(value, int) and not isinstance(value, (bool, enum.Enum)) else value
+
+
 class _QtProperty:
     """A Qt property as an attribute of instances; the class keeps what it had (`QTimer.singleShot`)."""
 
@@ -54,7 +60,7 @@ class _QtProperty:
         return instance.property(self.name)
 
     def __set__(self, instance: QObject, value: object) -> None:
-        if not instance.setProperty(self.name, value):
+        if not instance.setProperty(self.name, _plain(value)):
             raise AttributeError(f"Property {self.name!r} of {instance.className()} does not accept {value!r}")
 
 
@@ -79,7 +85,7 @@ def _refuse_new_attributes(cls: type) -> None:
         if type(self) is cls and not hasattr(cls, name):
             raise AttributeError(f"'{name}' does not exist on {cls.__name__}; creating it is not allowed")
         if isinstance(inspect.getattr_static(type(self), name, None), QtCore.Property):  # declared in Python
-            self.setProperty(name, value)
+            self.setProperty(name, _plain(value))
         else:
             shiboken6.Shiboken.Object.__setattr__(self, name, value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from weakref import WeakKeyDictionary
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 from PySide6.QtCore import QObject
@@ -17,6 +18,8 @@ STAND_INS = {
 }
 FOREIGN = ("ctk", "qMRML", "qSlicer")
 _placeholders: dict[str, type] = {}
+# The objects of each loaded form: the Python halves of the stand-ins must live as long as the form.
+_kept: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def placeholder(name: str) -> type:
@@ -71,7 +74,7 @@ class UiLoader(QtUiTools.QUiLoader):
         self._check_properties(root, objects)
         for connection in connections:
             self._connect(connection, objects)
-        widget._kept = list(objects.values())  # the Python halves of the stand-ins live as long as the widget
+        _kept[widget] = list(objects.values())
         return widget
 
     @staticmethod
