@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import inspect
-from types import MethodType, ModuleType
+from types import ModuleType
 
 import shiboken6
 import shiboken6.Shiboken
@@ -93,15 +93,18 @@ def _refuse_new_attributes(cls: type) -> None:
 
 
 def _connect_by_signature(cls: type) -> None:
-    """Answer before PySide6, which hard-wires `connect` and `disconnect` in the attribute look-up of some classes."""
+    """Answer before PySide6, which hard-wires `connect` and `disconnect` in the attribute look-up of some classes.
+
+    PySide6 itself calls `sender.connect(sender, ...)` here and there (QMenu.addAction): that goes on to its own.
+    """
     look_up = cls.__getattribute__
+    ours = {"connect": connect, "disconnect": disconnect}
 
     def get(self: QObject, name: str):
-        if name == "connect":
-            return MethodType(connect, self)
-        if name == "disconnect":
-            return MethodType(disconnect, self)
-        return look_up(self, name)
+        found = look_up(self, name)
+        if name not in ours:
+            return found
+        return lambda *a: found(*a) if a and isinstance(a[0], QObject) else ours[name](self, *a)
 
     cls.__getattribute__ = get
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 pytest.importorskip("slicer")
@@ -65,6 +67,18 @@ def test_signals_are_connected_by_signature_or_by_name(host):
     spin.valueChanged.connect(lambda value: seen.append(-value))
     spin.value = 4
     assert seen == [3, "done", -4]
+
+
+def test_actions_and_timers_call_functions(host):
+    import qt
+
+    seen, menu = [], qt.QMenu()
+    menu.addAction("Run", lambda: seen.append("action")).trigger()
+    qt.QShortcut(qt.QKeySequence("F5"), menu, lambda: seen.append("shortcut")).activated.emit()
+    for slot in (lambda: seen.append("lambda"), partial(seen.append, "partial")):
+        qt.QTimer.singleShot(0, slot)
+    host.wait_until(lambda: len(seen) == 4)
+    assert seen == ["action", "shortcut", "lambda", "partial"]
 
 
 def test_slots_get_only_the_arguments_that_they_take(host):
