@@ -96,7 +96,7 @@ def slice_view(
     orientation
         "Axial", "Sagittal" or "Coronal".
     center
-        RAS point in mm that the slice goes through; None: the middle of the volume.
+        RAS point in mm that the slice goes through; None: the middle of the volume. The volume stays in the middle.
     size
         Width and height in pixels.
 
@@ -117,7 +117,7 @@ def slice_view(
         logic.ResizeSliceNode(*size)
         logic.FitSliceToBackground()
         if center is not None:
-            node.JumpSliceByCentering(*center)
+            node.JumpSliceByOffsetting(*center)
         mapper, actor = vtk.vtkImageMapper(), vtk.vtkActor2D()
         mapper.SetColorWindow(255)
         mapper.SetColorLevel(127.5)

@@ -9,6 +9,22 @@ pytest.importorskip("slicer")
 pytest.importorskip("PySide6")
 
 
+def test_there_is_one_host_in_a_process(host):
+    import slicer_host
+
+    with pytest.raises(RuntimeError, match="QApplication"):
+        slicer_host.start()
+
+
+def test_versions_of_pyside_that_crash_are_refused(host, monkeypatch):
+    import slicer_host
+
+    monkeypatch.setattr(slicer_host, "version", lambda name: "6.12.0")
+    monkeypatch.setattr(slicer_host.sys, "version_info", (3, 11, 7))
+    with pytest.raises(RuntimeError, match=r"PySide6-Essentials<6\.12"):
+        slicer_host.start()
+
+
 def test_messages_are_recorded_and_answered(host):
     import slicer
 
