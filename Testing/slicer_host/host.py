@@ -96,11 +96,15 @@ class Host:
         """Load a scripted module from its .py file; create its widget, set it up and enter it."""
         loaded = scripted_module.load(Path(path).resolve())
         self._modules.append(loaded)
+        self._window.moduleSelector().selectModule(loaded.parent.name)
         self.app.processEvents()
         return loaded
 
     def unload(self, loaded: LoadedModule) -> None:
         """Unload a module: exit, cleanup, gone."""
+        if self.selected_modules[-1:] == [loaded.parent.name]:
+            loaded.parent.widgetRepresentation().exit()
+            self.selected_modules.append("")
         scripted_module.unload(loaded)
         parameter_node.release()
         self._modules.remove(loaded)
@@ -143,6 +147,7 @@ class Host:
 
     def reset(self) -> None:
         """Unload modules, empty the scene, and forget messages, errors and answers."""
+        self.main_window = True
         for loaded in reversed(self._modules.copy()):
             self.unload(loaded)
         self.scene.SetUndoOff()
@@ -154,7 +159,7 @@ class Host:
         self.selected_modules.clear()
         self._processes.clear()
         self.take_slot_errors()
-        self.app.testing, self.app.pauses, self.main_window = False, 0, True
+        self.app.testing, self.app.pauses = False, 0
         self.app.settings().clear()
         while self.app.overrideCursor():
             self.app.restoreOverrideCursor()

@@ -222,7 +222,7 @@ class LoadedModule:
 
 
 def load(path: Path) -> LoadedModule:
-    """Load a scripted module as the module factory does, create its widget, set it up and enter it."""
+    """Load a scripted module as the module factory does, create its widget and set it up."""
     name = path.stem
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
@@ -243,16 +243,12 @@ def load(path: Path) -> LoadedModule:
     widget = holder._python = getattr(module, f"{name}Widget")(holder)
     setattr(slicer.modules, f"{name}Widget", widget)
     widget.setup()
-    slicer.util.selectModule(name)
     return LoadedModule(module, instance, widget, parent)
 
 
 def unload(loaded: LoadedModule) -> None:
     """Unload a module: cleanup(), as when the application quits, and no trace in `slicer.modules`."""
     name = loaded.parent.name
-    if slicer.util.selectedModule() == name:
-        loaded.parent.widgetRepresentation().exit()
-        slicer.util.moduleSelector().history.append("")
     slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(name)
     for attribute in (name.lower(), f"{name}Instance", f"{name}Widget"):
         delattr(slicer.modules, attribute)

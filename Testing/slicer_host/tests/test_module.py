@@ -76,6 +76,12 @@ def test_entering_and_leaving_calls_the_widget(host, sample):
     assert not hasattr(slicer.modules, "sample")
 
 
+def test_a_module_goes_also_when_there_is_no_main_window(host, sample):
+    host.main_window = False
+    host.reset()
+    assert sample.widget.events == ["enter", "exit", "cleanup"] and host.main_window
+
+
 def test_slicer_knows_the_module(host, sample):
     import slicer
 
