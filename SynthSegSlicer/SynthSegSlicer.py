@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from typing import Union
 
 import qt
@@ -206,7 +207,8 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.detailsButton.visible = self.ui.progressBar.visible = False
         self._listDevices([])
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStart)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStart)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEnd)
         self.addObserver(scene, scene.NodeAddedEvent, self.onNodeAdded)
@@ -232,8 +234,8 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not self.run:
             self.setParameterNode(None)
 
-    def onSceneStartClose(self, caller=None, event=None):
-        """Forget the nodes that are about to vanish."""
+    def onSceneStart(self, caller=None, event=None):
+        """Let go before nodes vanish or arrive: half a scene must not be taken for the user's choice."""
         self.setParameterNode(None)
 
     def onSceneEnd(self, caller=None, event=None):
@@ -243,8 +245,7 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onNodeAdded(self, caller=None, event=None):
         """Choose a scan that was just loaded if none is chosen yet, once it is complete."""
-        if self._parameterNode and not self._parameterNode.inputVolume:
-            qt.QTimer.singleShot(0, self._chooseInput)
+        qt.QTimer.singleShot(0, self._chooseInput)
 
     def initializeParameterNode(self):
         """Connect the panel to the scene's parameters and choose the first scan if none is chosen."""
@@ -259,7 +260,10 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = parameterNode
         if parameterNode:
             self._inputId = _idOf(parameterNode.inputVolume)
-            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            # Not connectGui(): up to Slicer 5.12 it returns no tag, and nothing could be disconnected (issue 7547).
+            bound = {widget.property("SlicerParameterName"): widget for widget in self.ui.__dict__.values()}
+            bound.pop(None, None)
+            self._parameterNodeGuiTag = parameterNode.connectParametersToGui(bound)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
             self.onParametersChanged()
 
@@ -268,6 +272,7 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             if first and first.GetImageData():
                 self._parameterNode.inputVolume = first
+        self._updateButtons()
 
     def onParametersChanged(self, caller=None, event=None):
         """Follow the parameters: outputs belong to one scan, and Apply needs one."""
@@ -453,7 +458,7 @@ def progressText(stage, fraction, remaining):
         "clean up": _("Cleaning up"),
     }
     text = _("{stage}, {percent} %").format(stage=stages.get(stage, _("Finishing")), percent=int(100 * fraction))
-    if remaining is None:
+    if remaining is None or fraction >= 1:
         return text
     if remaining >= 90:
         return text + " – " + _("about {minutes} min left").format(minutes=round(remaining / 60))
@@ -602,7 +607,7 @@ class SegmentationRun(VTKObservationMixin):
         self.segmentation, self.table = segmentation, table
         self.error, self.cancelled, self.reason, self.done, self.log = None, False, "", False, ""
         self._options, self._progress, self._finished = options, progress, finished
-        self._results, self._job, self._process, self._rotation = [], None, None, None
+        self._results, self._warnings, self._job, self._process, self._rotation = [], [], None, None, None
 
     def start(self):
         """Hand the scan to the child process and start it."""
@@ -610,12 +615,15 @@ class SegmentationRun(VTKObservationMixin):
         from synthseg_slicer.job import Job
 
         self._began = time.monotonic()
-        if self.inputNode.IsA("vtkMRMLSequenceNode"):
-            scans = [scan for _index, scan in mrml.frames_of(self.inputNode)]
-        else:
-            # The transform may change while the child process works; its result belongs to that of now.
-            self._rotation = mrml.upright(self.inputNode)
-            scans = [mrml.scan_from_node(self.inputNode, rotation=self._rotation)]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            if self.inputNode.IsA("vtkMRMLSequenceNode"):
+                scans = [scan for _index, scan in mrml.frames_of(self.inputNode)]
+            else:
+                # The transform may change while the child process works; its result belongs to that of now.
+                self._rotation = mrml.upright(self.inputNode)
+                scans = [mrml.scan_from_node(self.inputNode, rotation=self._rotation)]
+        self._warnings = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         self._job = Job(scans, self._options)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onSceneClose)
@@ -653,7 +661,8 @@ class SegmentationRun(VTKObservationMixin):
 
     def warnings(self):
         """Return what the user should know about the result, each message once."""
-        return list(dict.fromkeys(message for result in self._results for message in result.provenance["warnings"]))
+        found = [message for result in self._results for message in result.provenance["warnings"]]
+        return list(dict.fromkeys(self._warnings + found))
 
     def _onSceneClose(self, caller=None, event=None):
         self.cancel(_("Cancelled, because the scene was closed."))
@@ -742,9 +751,16 @@ class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
         print(table.GetCellText(0, 0), table.GetCellText(0, 2), "mm3")
     """
 
+    _parameters = {}
+    """Typed parameters of each node, kept: Slicer's wrapper observes its node for ever, and VTK 9.6 crashes when the node
+    calls an observer that nobody else holds."""
+
     def getParameterNode(self):
         """Return the scene's parameters, typed."""
-        return SynthSegSlicerParameterNode(super().getParameterNode())
+        node = super().getParameterNode()
+        if node not in self._parameters:
+            self._parameters[node] = SynthSegSlicerParameterNode(node)
+        return self._parameters[node]
 
     def process(
         self,
