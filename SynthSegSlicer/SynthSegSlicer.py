@@ -174,6 +174,11 @@ class SynthSegSlicerParameterNode:
     surfaces: bool = True
 
 
+_typedParameters = {}
+"""The typed parameters of each node, kept for ever: the wrapper never stops observing its node, and VTK 9.6 crashes
+when a node calls an observer that nobody else holds."""
+
+
 #
 # Widget
 #
@@ -751,16 +756,12 @@ class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
         print(table.GetCellText(0, 0), table.GetCellText(0, 2), "mm3")
     """
 
-    _parameters = {}
-    """Typed parameters of each node, kept: Slicer's wrapper observes its node for ever, and VTK 9.6 crashes when the node
-    calls an observer that nobody else holds."""
-
     def getParameterNode(self):
         """Return the scene's parameters, typed."""
         node = super().getParameterNode()
-        if node not in self._parameters:
-            self._parameters[node] = SynthSegSlicerParameterNode(node)
-        return self._parameters[node]
+        if node not in _typedParameters:
+            _typedParameters[node] = SynthSegSlicerParameterNode(node)
+        return _typedParameters[node]
 
     def process(
         self,
