@@ -123,8 +123,12 @@ def slice_view(
         mapper.SetColorLevel(127.5)
         mapper.SetInputConnection(logic.GetImageDataConnection())
         actor.SetMapper(mapper)
-        actor.GetProperty().SetDisplayLocationToBackground()
-        renderer.AddViewProp(actor)
+        # A layer of its own below, drawn before: translucent structures blend with the scan, not with black.
+        scan = vtk.vtkRenderer()
+        scan.AddViewProp(actor)
+        window.SetNumberOfLayers(3)  # the managers use one more
+        renderer.SetLayer(1)
+        window.AddRenderer(scan)
         return _picture(window)
 
 
