@@ -273,7 +273,9 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.onParametersChanged()
 
     def _chooseInput(self):
-        if self._parameterNode and not self._parameterNode.inputVolume:
+        if not self._parameterNode:
+            return
+        if not self._parameterNode.inputVolume:
             first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             if first and first.GetImageData():
                 self._parameterNode.inputVolume = first

@@ -16,6 +16,9 @@ from importlib.metadata import version
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["PYSIDE6_OPTION_PYTHON_ENUM"] = "0x7"  # enums are ints, as in PythonQt
 
+SYSTEM_PACKAGES = "libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri libglib2.0-0 libxkbcommon0 libdbus-1-3 libfontconfig1"
+"""What Qt and off-screen pictures need of Debian beyond Python packages."""
+
 
 def missing_packages() -> list[str]:
     """The packages that the host needs and this Python lacks."""

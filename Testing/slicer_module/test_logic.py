@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import nibabel as nib
 import numpy as np
 import pytest
+
+from synthseg_slicer.scan import write_volume
 
 pytest.importorskip("slicer")
 pytest.importorskip("PySide6")
@@ -37,24 +38,28 @@ GEOMETRIES = {
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-@pytest.mark.parametrize("moved", [False, True], ids=["in place", "under a transform"])
+@pytest.mark.parametrize("moved", [False, True], ids=["from a file", "under a transform"])
 def test_segments_lie_where_the_scan_is(logic, add_head, head, label_volume, tmp_path, name, moved):
     """Against ``segment`` on the file, in world coordinates, within half a voxel."""
+    import slicer
+
     from synthseg_slicer import segment
 
     turn, steps = GEOMETRIES[name]
     array, affine = head
     array = array[tuple(slice(None, None, step) for step in steps)]
     affine = turn @ affine @ np.diag([*steps, 1.0])
-    volume = add_head(name, array, affine)
-    world = rotation(15, 1) if moved else np.eye(4)
-    world[:3, 3] = (11, -7, 5) if moved else 0
+    path = tmp_path / ("scan.nrrd" if name == "plain" else "scan.nii.gz")
     if moved:
+        world = rotation(15, 1)
+        world[:3, 3] = (11, -7, 5)
+        volume = add_head(name, array, affine)
         put_under(volume, world)
+        write_volume(path, array, world @ affine)
+    else:
+        write_volume(path, array, affine)
+        volume = slicer.util.loadVolume(str(path))
     segmentation, _table = logic.process(volume, fast=True, device="cpu")
-
-    path = tmp_path / "scan.nii.gz"
-    nib.Nifti1Image(array, world @ affine).to_filename(path)
     expected = segment(path, fast=True, device="cpu")
     labels, to_world = label_volume(segmentation)
     assert segmentation.GetParentTransformNode() is volume.GetParentTransformNode()
