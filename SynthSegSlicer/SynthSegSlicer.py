@@ -222,6 +222,7 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """End what runs and let go of everything; called when the application exits or the module is reloaded."""
         if self.run:
+            self.run.silence()  # there is no panel to show its end
             self.run.cancel()
         if self._deviceQuery:
             self._deviceQuery.kill()
@@ -649,6 +650,10 @@ class SegmentationRun(VTKObservationMixin):
         if not self.done:
             self.cancelled, self.reason = True, reason
             self._process.kill()
+
+    def silence(self):
+        """Report neither progress nor the end to anybody."""
+        self._progress = self._finished = None
 
     def wait(self):
         """Keep the application alive until the run is done."""

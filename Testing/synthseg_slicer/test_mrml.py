@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -673,20 +674,22 @@ def test_an_empty_result_is_saved_too(no_application, tmp_path, save, name):
     assert (tmp_path / name).stat().st_size > 0
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """A limit of some hundred bytes a file, as good as a full disk."""
+    """A limit of some hundred bytes a file, as good as a full disk; only while saving: pytest's log is a file too."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("save, name", [(mrml.save_scene, "x.mrb"), (mrml.save_seg_nrrd, "x.seg.nrrd")])
-def test_a_full_disk_raises_and_leaves_the_old_file(no_application, result, tmp_path, save, name, full_disk):
+def test_a_full_disk_raises_and_leaves_the_old_file(no_application, result, tmp_path, save, name):
     (tmp_path / name).write_text("old")
-    with pytest.raises(OutputError, match=rf"{name}: cannot be written"):
+    with pytest.raises(OutputError, match=rf"{name}: cannot be written"), full_disk():
         save(result, Scan(ball(), GRIDS["plain"]), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "old"
 
