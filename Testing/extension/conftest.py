@@ -18,5 +18,7 @@ def root() -> Path:
 def description(root: Path) -> dict[str, str]:
     """The ``EXTENSION_*`` variables of the project, read as text, line by line, as the extensions index does."""
     return dict(
-        re.findall(r'^set\(EXTENSION_(\w+) "([^"\n]+)"\)$', (root / "CMakeLists.txt").read_text(), re.MULTILINE)
+        re.findall(
+            r'^set\(EXTENSION_(\w+) "([^"\n]+)"\)$', (root / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE
+        )
     )

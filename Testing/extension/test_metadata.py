@@ -36,12 +36,12 @@ ICON_BYTES = 20_000
 @pytest.fixture(scope="session")
 def entry(root: Path) -> dict:
     """The entry for the extensions index."""
-    return json.loads((root / f"{NAME}.json").read_text())
+    return json.loads((root / f"{NAME}.json").read_text(encoding="utf-8"))
 
 
 def pyproject(root: Path) -> dict:
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
-    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def local_file(url: str, entry: dict, root: Path) -> Path:
@@ -68,14 +68,14 @@ def test_lines_end_with_lf(root, file):
 
 
 def test_names_follow_the_rules_of_the_index(root, entry):
-    text = (root / "CMakeLists.txt").read_text()
+    text = (root / "CMakeLists.txt").read_text(encoding="utf-8")
     assert re.findall(r"project\s*\(\s*([^\s)]+)", text)[0] == NAME
     assert not NAME.lower().startswith("slicer")
     assert "slicer" in urlsplit(entry["scm_url"]).path.rsplit("/", 1)[-1].lower()
 
 
 def test_every_variable_of_the_description_is_one_line(root, description):
-    text = (root / "CMakeLists.txt").read_text()
+    text = (root / "CMakeLists.txt").read_text(encoding="utf-8")
     assert len(re.findall("EXTENSION_", text.replace("Slicer_EXTENSION_", ""))) == len(description)
     assert description.keys() == {
         *("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS")
@@ -90,20 +90,20 @@ def test_the_description_agrees_with_the_entry(entry, description):
 
 def test_the_description_agrees_with_the_package_and_the_citation(root, description):
     project = pyproject(root)
-    citation = (root / "CITATION.cff").read_text()
+    citation = (root / "CITATION.cff").read_text(encoding="utf-8")
     assert description["CONTRIBUTORS"] == ", ".join(author["name"] for author in project["authors"])
     assert f"\n  - name: {description['CONTRIBUTORS']}\n" in citation
     assert f"\ntitle: {NAME}\n" in citation
     assert f"\nversion: {project['version']}\n" in citation
     assert f"\nlicense: {project['license']}\n" in citation
     for file in ("pyproject.toml", "CITATION.cff", "README.md"):  # where one names the repository, it is this one
-        addresses = re.findall(rf"https://github\.com/([\w.-]+/{NAME})\b", (root / file).read_text())
+        addresses = re.findall(rf"https://github\.com/([\w.-]+/{NAME})\b", (root / file).read_text(encoding="utf-8"))
         assert {f"https://github.com/{address}" for address in addresses} <= {description["HOMEPAGE"]}
 
 
 def test_the_licence_and_the_readme_lie_in_the_root(root):
-    assert "Apache License" in (root / "LICENSE.txt").read_text()
-    assert NAME in (root / "README.md").read_text()
+    assert "Apache License" in (root / "LICENSE.txt").read_text(encoding="utf-8")
+    assert NAME in (root / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("file", [f"{NAME}.png", f"{NAME}/Resources/Icons/{NAME}.png"])

@@ -106,4 +106,4 @@ def test_what_is_right_is_not_called_a_mistake(source):
 
 def test_every_text_of_the_module_is_translated(root: Path):
     module = root / "SynthSegSlicer" / "SynthSegSlicer.py"
-    assert mistakes(module.read_text()) == []
+    assert mistakes(module.read_text(encoding="utf-8")) == []

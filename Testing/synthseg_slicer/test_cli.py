@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -288,7 +287,6 @@ def test_demo_without_nilearn_says_how_to_get_it(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "demo").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("slicer") is not None, reason="inside 3D Slicer torch is loaded already")
 def test_labels_can_be_imported_without_torch():
     code = "import sys, synthseg_slicer.labels, synthseg_slicer.errors; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
