@@ -114,7 +114,7 @@ def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig
 def has_bfloat16(device: torch.device) -> bool:
     """Return whether the device multiplies bfloat16 natively; elsewhere it would be slower than float32.
 
-    A training step at 96^3 takes .41 s instead of .78 s on two cores with AVX512-BF16 (``Testing/benchmarks``).
+    A training step at 96^3 takes half the time on two cores with AVX512-BF16 (``Testing/benchmarks/training.py``).
     """
     if device.type == "cpu":
         capabilities = getattr(torch.cpu, "get_capabilities", dict)()
