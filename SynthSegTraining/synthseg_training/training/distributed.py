@@ -28,6 +28,13 @@ def start(device: torch.device) -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def stop(processes: int) -> None:
+    """Leave the group once all are there; a process that just ended could abort while the group's threads still ran."""
+    if processes > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def local_device(name: str) -> torch.device:
     """Return the device of this process: ``auto`` is its own GPU where there is one, else the CPU.
 

@@ -26,6 +26,7 @@ from synthseg_training.training.distributed import (
     local_device,
     share_weights,
     start,
+    stop,
 )
 from synthseg_training.training.recipe import Recipe, Stage, from_dict, merged
 from synthseg_training.training.schedule import learning_rate, ramp
@@ -94,7 +95,9 @@ def fit(
                 saved = now
     except KeyboardInterrupt:
         print("interrupted: saving what was reached", flush=True)
-    return run.save(draw=True)
+    path = run.save(draw=True)
+    stop(run.processes)
+    return path
 
 
 def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig:
