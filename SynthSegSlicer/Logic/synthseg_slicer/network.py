@@ -170,8 +170,19 @@ class FastUNet(nn.Module):
 
     def fine_features(self, image: Tensor, trunk: Tensor) -> Tensor:
         """Return the fine branch's last features ``[B, fine_width, X, Y, Z]``; ``fine_head`` makes logits of them."""
-        x = self.fine_image(image) + depth_to_space(self.fine_trunk(trunk))
+        x = self.fine_image(image) + self._sub_pixels(trunk)
         return self.fine(F.relu(self.fine_norm(x), inplace=True))
+
+    def _sub_pixels(self, trunk: Tensor) -> Tensor:
+        """Return ``depth_to_space(self.fine_trunk(trunk))``, moving a voxel's features as one piece when channels-last."""
+        weight, bias = (
+            p.unflatten(0, (-1, 8)).transpose(0, 1).flatten(0, 1)
+            for p in (self.fine_trunk.weight, self.fine_trunk.bias)
+        )
+        x = F.conv3d(trunk, weight, bias).movedim(1, -1)
+        b, nx, ny, nz, _ = x.shape
+        x = x.reshape(b, nx, ny, nz, 2, 2, 2, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        return x.reshape(b, 2 * nx, 2 * ny, 2 * nz, -1).movedim(-1, 1)
 
 
 class _NormedConvolution(nn.Module):
@@ -202,7 +213,8 @@ def depth_to_space(features: Tensor) -> Tensor:
 
 def upsample(coarse: Tensor) -> Tensor:
     """Double the resolution trilinearly; a coarse voxel's centre lies in the middle of its 2x2x2 block."""
-    return F.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
+    with torch.autocast(coarse.device.type, enabled=False):  # which would make float32 of it: twice the memory traffic
+        return F.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
 
 
 ARCHITECTURES = {"paper": PaperUNet, "fast": FastUNet}
