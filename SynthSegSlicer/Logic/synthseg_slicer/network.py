@@ -174,11 +174,9 @@ class FastUNet(nn.Module):
         return self.fine(F.relu(self.fine_norm(x), inplace=True))
 
     def _sub_pixels(self, trunk: Tensor) -> Tensor:
-        """Return ``depth_to_space(self.fine_trunk(trunk))``, moving a voxel's features as one piece when channels-last."""
-        weight, bias = (
-            p.unflatten(0, (-1, 8)).transpose(0, 1).flatten(0, 1)
-            for p in (self.fine_trunk.weight, self.fine_trunk.bias)
-        )
+        """Return ``depth_to_space(self.fine_trunk(trunk))``; channels-last, a voxel's features move as one piece."""
+        layer = self.fine_trunk
+        weight, bias = (p.unflatten(0, (-1, 8)).transpose(0, 1).flatten(0, 1) for p in (layer.weight, layer.bias))
         x = F.conv3d(trunk, weight, bias).movedim(1, -1)
         b, nx, ny, nz, _ = x.shape
         x = x.reshape(b, nx, ny, nz, 2, 2, 2, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
