@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     fit.add_argument("--compile", action="store_true", help="compile the network")
     fit.add_argument("--threads", type=int, help="CPU threads")
+    fit.add_argument("--keep-every", type=int, help="keep the weights of every so many steps, for a learning curve")
     fit.set_defaults(run=_fit)
 
     evaluate = commands.add_parser("evaluate", help="Dice and SD95 on real scans (NAME_image.nii.gz, NAME_dseg.nii.gz)")
@@ -174,6 +175,7 @@ def _fit(options: argparse.Namespace) -> None:
         max_minutes=options.max_minutes,
         device=options.device,
         compile=options.compile,
+        keep_every=options.keep_every,
     )
     print(checkpoint)
 

@@ -92,6 +92,14 @@ def test_the_time_box_stops_and_saves(phantoms, tmp_path):
     assert 0 < checkpoint.load(path)["step"] < 10_000
 
 
+def test_snapshots_of_the_weights_stay(phantoms, tmp_path):
+    last = fit(recipe(Stage(steps=5, **EASY), ema=0.9), phantoms, tmp_path, device="cpu", keep_every=2)
+    assert sorted(path.name for path in tmp_path.glob("weights-*.pt")) == ["weights-000002.pt", "weights-000004.pt"]
+    early, late = checkpoint.load(tmp_path / "weights-000002.pt"), checkpoint.load(last)
+    assert early["step"] == 2 and late["step"] == 5
+    assert any(not torch.equal(value, late["ema"][name].half()) for name, value in early["state"].items())
+
+
 def test_training_goes_on_in_its_own_folder(phantoms, tmp_path):
     settings = recipe(Stage(steps=4, **EASY))
     fit(settings, phantoms, tmp_path, max_minutes=0, device="cpu")

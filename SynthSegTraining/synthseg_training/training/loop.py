@@ -48,6 +48,7 @@ def fit(
     device: str = "auto",
     compile: bool = False,
     checkpoint_minutes: float = 5.0,
+    keep_every: int | None = None,
 ) -> Path:
     """Train a network by a recipe.
 
@@ -73,6 +74,9 @@ def fit(
         Compile the network (pays on GPUs and long trainings).
     checkpoint_minutes : float
         Minutes between checkpoints.
+    keep_every : int, optional
+        Steps between snapshots ``weights-STEP.pt``, which stay: the points of a learning curve on real scans
+        (``synthseg-train curve``).
 
     Returns
     -------
@@ -93,6 +97,8 @@ def fit(
             if (now - saved) / 60 > checkpoint_minutes:
                 run.save()
                 saved = now
+            if keep_every and run.step % keep_every == 0:
+                run.save_weights(f"weights-{run.step:06d}.pt")
     except KeyboardInterrupt:
         print("interrupted: saving what was reached", flush=True)
     path = run.save(draw=True)
@@ -211,11 +217,16 @@ class _Run:
         if self.average is not None:
             content |= {"ema": self.average.state, "ema_updates": self.average.updates}
         checkpoint.save(path, content)
-        state = checkpoint.halved(self.average.state if self.average else self.network.state_dict())
-        checkpoint.save(self.folder / "weights.pt", {"state": state, "step": self.step})
+        self.save_weights("weights.pt")
         if draw and self.curves:
             self.curves.draw()
         return path
+
+    def save_weights(self, name: str) -> None:
+        """Write the averaged weights in half precision, without what it takes to go on."""
+        if not self.rank:
+            state = checkpoint.halved(self.average.state if self.average else self.network.state_dict())
+            checkpoint.save(self.folder / name, {"state": state, "step": self.step})
 
     # -- training ------------------------------------------------------------------------------------------------------
 
