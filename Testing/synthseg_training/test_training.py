@@ -48,7 +48,7 @@ def phantoms(tmp_path_factory):
 
 
 def recipe(*stages, **settings):
-    return Recipe("tiny", list(stages), network=TINY, **{"optimizer": "adamw", "seed": 5, **settings})
+    return Recipe("tiny", list(stages), **{"network": TINY, "optimizer": "adamw", "seed": 5, **settings})
 
 
 def rows(folder):
@@ -90,6 +90,34 @@ def test_the_same_seed_trains_the_same_network(phantoms, tmp_path):
 def test_the_time_box_stops_and_saves(phantoms, tmp_path):
     path = fit(recipe(Stage(steps=10_000, **EASY)), phantoms, tmp_path, max_minutes=0.02, device="cpu")
     assert 0 < checkpoint.load(path)["step"] < 10_000
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs PyTorch 2.9")
+def test_muon_trains_resumes_and_moves_kernels_by_orthogonal_steps(phantoms, tmp_path):
+    network = {"architecture": "fast", "widths": [16, 16], "fine_width": 16}
+    settings = recipe(Stage(steps=6, **EASY), optimizer="muon", network=network, ema=0.9)
+    whole = checkpoint.load(fit(settings, phantoms, tmp_path / "whole", device="cpu"))
+    half = recipe(Stage(steps=3, **EASY), optimizer="muon", network=network, ema=0.9)
+    parts = fit(half, phantoms, tmp_path / "half", device="cpu")
+    resumed = checkpoint.load(fit(settings, phantoms, tmp_path / "parts", resume=parts, device="cpu"))
+    for name, value in whole["network"].items():
+        torch.testing.assert_close(resumed["network"][name], value, msg=name)
+    before = checkpoint.load(parts)["network"]["encoder.1.1.conv.weight"]
+    after = checkpoint.load(fit(half, phantoms, tmp_path / "half", max_minutes=0, device="cpu"))["network"]
+    assert torch.equal(after["encoder.1.1.conv.weight"], before)  # the recipe had ended
+    start = checkpoint.load(fit(half, phantoms, tmp_path / "zero", max_minutes=0, device="cpu"))["network"]
+    step = (before - start["encoder.1.1.conv.weight"]).flatten(1)
+    singular = torch.linalg.svdvals(step)
+    assert singular.min() > 0.1 * singular.max()  # gradients of so small a batch have a few large ones only
+
+
+def test_moments_of_another_optimizer_are_left_behind(phantoms, tmp_path):
+    path = fit(recipe(Stage(steps=2, **EASY), optimizer="adamw"), phantoms, tmp_path, device="cpu")
+    content = checkpoint.load(path)
+    content["optimizer"] = {"muon": {}, "adamw": {}}
+    checkpoint.save(path, content)
+    settings = recipe(Stage(steps=3, **EASY), optimizer="adamw")
+    assert checkpoint.load(fit(settings, phantoms, tmp_path, device="cpu"))["step"] == 3
 
 
 def test_snapshots_of_the_weights_stay(phantoms, tmp_path):

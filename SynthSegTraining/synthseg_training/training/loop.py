@@ -28,6 +28,7 @@ from synthseg_training.training.distributed import (
     start,
     stop,
 )
+from synthseg_training.training.optimizers import optimizer
 from synthseg_training.training.recipe import Recipe, Stage, from_dict, merged
 from synthseg_training.training.schedule import learning_rate, ramp
 
@@ -161,10 +162,8 @@ class _Run:
             for layer in batch_norms(self.network):
                 layer.momentum = recipe.norm_momentum
         self.compile = compile
-        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        decay = {"weight_decay": recipe.weight_decay} if recipe.optimizer == "adamw" else {}
         self.optimizer = optimizer(
-            self.network.parameters(), lr=recipe.stages[0].rate, betas=recipe.betas, fused=device.type != "mps", **decay
+            recipe.optimizer, self.network, recipe.stages[0].rate, recipe.betas, recipe.weight_decay
         )
         self.average: WeightAverage | None = None
         self.rng = torch.Generator().manual_seed(recipe.seed + 1 + self.rank)
@@ -187,7 +186,7 @@ class _Run:
             content = checkpoint.load(path)
             self.network.load_state_dict(checkpoint.weights(content, averaged=False))
             self.step = content.get("step", 0)
-            if "optimizer" in content:
+            if set(content.get("optimizer", ())) == set(self.optimizer.state_dict()):  # else of another kind
                 self.optimizer.load_state_dict(content["optimizer"])
             if "rng" in content:
                 self.rng.set_state(content["rng"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synthseg_training.losses import LOSSES
+from synthseg_training.training.optimizers import OPTIMIZERS
 
 
 @dataclass
@@ -92,9 +93,9 @@ class Recipe:
     n_maps : int or None
         Train on the first so many of the other maps only; on all where None.
     optimizer : str
-        ``adam`` or ``adamw``.
+        ``adam``, ``adamw`` or ``muon`` (:class:`~synthseg_training.training.optimizers.Muon`).
     betas, weight_decay, clip : tuple of float, float, float or None
-        Moment decays, decoupled weight decay (``adamw`` only) and the bound on the gradient's norm.
+        Moment decays, decoupled weight decay (not ``adam``) and the bound on the gradient's norm.
     ema : float or None
         Decay of the running mean of the weights, which is what gets validated and exported; None for none.
     norm_momentum : float or None
@@ -128,8 +129,8 @@ class Recipe:
                 raise ValueError(f"stage {stage.name!r}: loss {stage.loss!r} is none of {', '.join(LOSSES)}")
             if stage.steps < 1:
                 raise ValueError(f"stage {stage.name!r}: steps must be at least 1, not {stage.steps}")
-        if self.optimizer not in ("adam", "adamw"):
-            raise ValueError(f"optimizer {self.optimizer!r} is neither adam nor adamw")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
 
     @property
     def steps(self) -> int:
