@@ -145,14 +145,14 @@ def test_auto_device_is_one_that_exists():
 
 
 def fail_on(monkeypatch, *kinds):
-    original = room._prepared
+    original = room.on_device
 
     def prepared(network, device):
         if device.type in kinds:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return original(network, device)
 
-    monkeypatch.setattr(room, "_prepared", prepared)
+    monkeypatch.setattr(room, "on_device", prepared)
     monkeypatch.setattr(room, "resolve_device", torch.device)
 
 
@@ -174,7 +174,7 @@ def test_other_failures_of_the_device_are_not_hidden(random_model, monkeypatch):
     def broken(network, device):
         raise RuntimeError("illegal instruction")
 
-    monkeypatch.setattr(room, "_prepared", broken)
+    monkeypatch.setattr(room, "on_device", broken)
     with pytest.raises(RuntimeError, match="illegal instruction"):
         predict(random_model, image(), device="cpu")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from synthetic import random_network
+from synthetic import TINY, random_network
 
 from synthseg_slicer import weights
 from synthseg_slicer.errors import WeightsError
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.network import fold_batch_norm
-from synthseg_slicer.weights import bundled_models, load_model
+from synthseg_slicer.weights import bundled_models, load_model, save_model
 
 
 def test_saved_weights_give_the_same_network_back(tiny_weights):
@@ -98,6 +99,22 @@ def test_bundled_models_are_found_in_the_resources_of_the_source_tree(tiny_weigh
     monkeypatch.setattr(weights, "MODEL_FOLDERS", (tiny_weights.parent,))
     assert bundled_models() == {"tiny": tiny_weights}
     assert load_model("tiny").sha256 == json.loads(tiny_weights.with_suffix(".json").read_text())["sha256"]
+
+
+def test_an_expert_comes_with_its_model_and_is_no_task_of_its_own(tiny_weights, monkeypatch):
+    expert = save_model(
+        tiny_weights.with_name("tiny-t1.pt"), random_network(), {"architecture": "fast", "options": TINY}
+    )
+    monkeypatch.setattr(weights, "MODEL_FOLDERS", (tiny_weights.parent,))
+    assert bundled_models() == {"tiny": tiny_weights}
+    assert load_model("tiny").experts["t1"].sha256 == load_model(path=expert).sha256
+
+
+def test_an_expert_for_other_labels_is_refused(tiny_weights):
+    card = {"architecture": "fast", "options": TINY, "labels": [replace(label, color=(1, 2, 3)) for label in BRAIN]}
+    save_model(tiny_weights.with_name("tiny-t1.pt"), random_network(), card)
+    with pytest.raises(WeightsError, match="have other labels"):
+        load_model(path=tiny_weights)
 
 
 @pytest.mark.skipif("brain" not in bundled_models(), reason="no bundled weights yet")

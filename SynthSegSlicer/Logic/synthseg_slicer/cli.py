@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--ct", action=argparse.BooleanOptionalAction, help="the scan is (not) CT; judged by default")
     run.add_argument("--fast", action="store_true", help="one pass instead of two: half the time, less accurate")
     run.add_argument("--native", action="store_true", help="labels in the scan's own grid instead of 1 mm")
+    run.add_argument(
+        "--contrast",
+        choices=("auto", "any"),
+        default="auto",
+        help="auto: a network for the scan's contrast where there is one; any: the general network",
+    )
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N, mps")
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     run.add_argument("--model", metavar="FILE.pt", help="other weights, with their card FILE.json beside them")
@@ -147,6 +153,7 @@ def _one(scan: Path, output: Path, options: argparse.Namespace, prefix: str = ""
             ct=options.ct,
             device=options.device,
             native=options.native,
+            contrast=options.contrast,
             model=model or options.model,
             progress=progress,
             **outputs,

@@ -16,6 +16,7 @@ from . import measure, quality
 from . import provenance as records
 from .cancel import CancelToken
 from .conform import conform, crop_to_head
+from .contrast import ANY, expert_for
 from .errors import OptionError, OutputError
 from .files import SLICER_SUFFIXES, atomic, check_output, suffix_of
 from .labels import Label
@@ -142,6 +143,7 @@ def segment(
     ct: bool | None = None,
     device: str = "auto",
     native: bool = False,
+    contrast: str = "auto",
     posteriors: str | os.PathLike | None = None,
     volumes: str | os.PathLike | None = None,
     picture: str | os.PathLike | None = None,
@@ -170,6 +172,9 @@ def segment(
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     native : bool
         Labels (and posteriors) in the scan's own grid instead of the 1 mm grid that the network works on.
+    contrast : str
+        ``auto`` lets a network that was trained on the scan's family of contrasts take over where there is one
+        (:mod:`synthseg_slicer.contrast`); ``any`` keeps the general network.
     posteriors : path, optional
         Soft posteriors to write, 4D NIfTI in channel order (the ids are in the provenance). The four largest of each
         voxel are kept.
@@ -195,6 +200,8 @@ def segment(
     """
     given = {"output": output, "posteriors": posteriors, "volumes": volumes, "picture": picture}
     outputs = {kind: Path(path) for kind, path in given.items() if path is not None}
+    if contrast not in ("auto", ANY):
+        raise OptionError(f"The contrast is '{contrast}'; choose auto or {ANY}.")
     _check_outputs(outputs, scan)
     device = str(resolve_device(device))
     cancel, seconds = cancel or CancelToken(), {}
@@ -223,6 +230,9 @@ def segment(
             crop = crop_to_head(conformed.image)
         with stage("predict", 0.05, 0.9) as step:
             image = conformed.image[crop]
+            family = ANY
+            if contrast == "auto":
+                model, family = expert_for(model, image, conformed.is_ct, device)
             top = predict(model, image, flip=not fast, device=device, smoothing=SMOOTHING, progress=step)
             box = tuple(slice(b.start + c.start, b.stop + c.start) for b, c in zip(top.box, crop))
             top = replace(top, box=box, shape=conformed.image.shape)
@@ -245,6 +255,8 @@ def segment(
         "ct": conformed.is_ct,
         "ct_requested": ct,
         "native": native,
+        "contrast": family,
+        "contrast_requested": contrast,
         "smoothing_voxels": SMOOTHING,
     }
     messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]

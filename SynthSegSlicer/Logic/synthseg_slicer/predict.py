@@ -195,7 +195,7 @@ def _predict(
     smoothing: float,
     progress: Callable[[float], None],
 ) -> TopPosteriors:
-    network = _prepared(model.network, device)
+    network = on_device(model.network, device)
     plain = list(range(len(model.ids)))
     passes = [_Pass(image, False, network, plain, _between(progress, 0.0, 0.2 if flip else 0.4))]
     if flip:
@@ -239,7 +239,7 @@ def _on_cores(work: Callable[[int], None], tasks: Iterable[int]) -> Iterator[Non
         torch.set_num_threads(threads)  # the workers' settings reach the matrix library of all threads
 
 
-def _prepared(network: nn.Module, device: torch.device) -> nn.Module:
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network on the device: half precision on CUDA, channels last on both kinds of processor."""
     if device.type == "cuda":
         network = copy.deepcopy(network).half()

@@ -2,15 +2,17 @@
 
 A model is two files side by side: ``NAME.pt`` (weights, nothing else) and ``NAME.json`` (its card: SHA-256 of the
 weights, architecture, labels, where it came from). The card is checked first; a weight file is opened only when its
-SHA-256 is the card's, and then with ``weights_only=True``, so that no file can run code.
+SHA-256 is the card's, and then with ``weights_only=True``, so that no file can run code. ``NAME-CONTRAST.pt`` beside
+``NAME.pt`` is an expert for one family of contrasts (:mod:`synthseg_slicer.contrast`) with the same labels.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -46,12 +48,15 @@ class Model:
         Of the weight file.
     card : dict
         The model card as read.
+    experts : dict of str to Model
+        Family of contrasts to the model that segments it better.
     """
 
     network: nn.Module
     labels: tuple[Label, ...]
     sha256: str
     card: dict
+    experts: dict[str, Model] = field(default_factory=dict)
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -75,12 +80,20 @@ class Model:
 
 
 def bundled_models() -> dict[str, Path]:
-    """Return the bundled models, task name to weight file."""
-    return {path.stem: path for folder in MODEL_FOLDERS for path in sorted(folder.glob("*.pt"))}
+    """Return the bundled models, task name to weight file; experts belong to their task's model."""
+    found = {path.stem: path for folder in MODEL_FOLDERS for path in sorted(folder.glob("*.pt"))}
+    return {name: path for name, path in found.items() if name.partition("-")[0] not in found.keys() - {name}}
+
+
+def expert_files(path: str | Path) -> dict[str, Path]:
+    """Return the experts beside the weight file ``path``, family of contrasts to weight file."""
+    path = Path(path)
+    files = sorted(path.parent.glob(f"{glob.escape(path.stem)}-*.pt"))
+    return {file.stem.removeprefix(f"{path.stem}-"): file for file in files}
 
 
 def load_model(task: str = "brain", path: str | Path | None = None, device: str | torch.device = "cpu") -> Model:
-    """Check and load weights.
+    """Check and load weights, and the experts beside them.
 
     Parameters
     ----------
@@ -103,7 +116,15 @@ def load_model(task: str = "brain", path: str | Path | None = None, device: str 
                 f"No bundled weights for the task '{task}' (looked for {task}.pt in "
                 f"{' and '.join(map(str, MODEL_FOLDERS))}). Reinstall the package, or name a weight file."
             )
-    path = Path(path)
+    model = _load(Path(path), device)
+    experts = {family: _load(file, device) for family, file in expert_files(path).items()}
+    for family, expert in experts.items():
+        if expert.labels != model.labels:
+            raise WeightsError(f"The weights {expert_files(path)[family]} have other labels than {path}. Remove them.")
+    return replace(model, experts=experts)
+
+
+def _load(path: Path, device: str | torch.device) -> Model:
     card = read_card(path)
     try:
         content = path.read_bytes()
