@@ -463,6 +463,7 @@ def progressText(stage, fraction, remaining):
         "read": _("Reading the scan"),
         "conform": _("Preparing the scan"),
         "predict": _("Segmenting"),
+        "refine": _("Sharpening borders"),
         "clean up": _("Cleaning up"),
     }
     text = _("{stage}, {percent} %").format(stage=stages.get(stage, _("Finishing")), percent=int(100 * fraction))

@@ -89,7 +89,7 @@ def test_provenance_says_what_was_done(scan_file, tiny_weights, tmp_path):
     assert record["weights"]["sha256"] == json.loads(tiny_weights.with_suffix(".json").read_text())["sha256"]
     assert record["options"]["fast"] is True and record["device"] == "cpu"
     assert record["outputs"]["output"].endswith("out.nii.gz")
-    assert set(record["seconds"]) == {"weights", "read", "conform", "predict", "clean up"}
+    assert set(record["seconds"]) == {"weights", "read", "conform", "predict", "refine", "clean up"}
     assert list(record["labels"])[:3] == ["0", "2", "3"]
     assert result.provenance["version"] == record["version"]
 
@@ -159,10 +159,10 @@ def test_progress_rises_from_zero_to_one_through_the_stages(scan_file, random_mo
     fractions = [fraction for _, fraction in seen]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
     stages = list(dict.fromkeys(stage for stage, _ in seen))
-    assert stages == ["weights", "read", "conform", "predict", "clean up", "write", "done"]
+    assert stages == ["weights", "read", "conform", "predict", "refine", "clean up", "write", "done"]
 
 
-@pytest.mark.parametrize("stage", ["weights", "read", "conform", "predict", "clean up", "write"])
+@pytest.mark.parametrize("stage", ["weights", "read", "conform", "predict", "refine", "clean up", "write"])
 def test_cancelling_in_any_stage_leaves_nothing(scan_file, random_model, tmp_path, stage):
     folder = tmp_path / "results"
     folder.mkdir()

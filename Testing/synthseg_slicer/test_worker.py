@@ -94,7 +94,7 @@ def test_it_gives_what_segment_gives_though_libraries_print_and_nibabel_is_missi
     fractions = [fraction for _, fraction in seen]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
     stages = list(dict.fromkeys(stage for stage, _ in seen))
-    assert stages == ["start", "weights", "read", "conform", "predict", "clean up", "write"]
+    assert stages == ["start", "weights", "read", "conform", "predict", "refine", "clean up", "write"]
 
 
 def test_frames_of_a_sequence_are_done_in_turn_with_one_bar_and_answers_in_any_pieces(tiny_weights, stand_in):

@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: a network for the scan's contrast where there is one; any: the general network",
     )
+    run.add_argument(
+        "--no-refine", dest="refine", action="store_false", help="leave borders where the network drew them"
+    )
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N, mps")
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     run.add_argument("--model", metavar="FILE.pt", help="other weights, with their card FILE.json beside them")
@@ -154,6 +157,7 @@ def _one(scan: Path, output: Path, options: argparse.Namespace, prefix: str = ""
             device=options.device,
             native=options.native,
             contrast=options.contrast,
+            refined=options.refine,
             model=model or options.model,
             progress=progress,
             **outputs,

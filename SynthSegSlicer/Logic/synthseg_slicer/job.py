@@ -28,7 +28,7 @@ from .files import reason
 from .measure import Row
 from .scan import Scan
 
-OPTIONS = frozenset({"task", "fast", "ct", "device", "native", "contrast", "model"})
+OPTIONS = frozenset({"task", "fast", "ct", "device", "native", "contrast", "refined", "model"})
 """Of :func:`synthseg_slicer.segment`."""
 LOG_BYTES = 2**18
 """The end of the log that is kept."""
@@ -71,8 +71,8 @@ class Job:
     scans : sequence of Scan
         All are segmented or none.
     options : dict, optional
-        ``task``, ``fast``, ``ct``, ``device``, ``native``, ``contrast`` and ``model`` as
-        :func:`synthseg_slicer.segment` takes them.
+        ``task``, ``fast``, ``ct``, ``device``, ``native``, ``contrast``, ``refined`` and ``model``
+        as :func:`synthseg_slicer.segment` takes them.
     names : sequence of str, optional
         What messages call the scans; their own names by default.
 

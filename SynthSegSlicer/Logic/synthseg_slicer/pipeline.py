@@ -24,6 +24,7 @@ from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
 from .postprocess import GridMap, clean_up, label_map, resample_labels
 from .predict import DeviceWarning, TopPosteriors, predict, resolve_device
+from .refine import refine
 from .report import overlay_picture
 from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
 from .weights import Model, load_model
@@ -144,6 +145,7 @@ def segment(
     device: str = "auto",
     native: bool = False,
     contrast: str = "auto",
+    refined: bool = True,
     posteriors: str | os.PathLike | None = None,
     volumes: str | os.PathLike | None = None,
     picture: str | os.PathLike | None = None,
@@ -175,6 +177,8 @@ def segment(
     contrast : str
         ``auto`` lets a network that was trained on the scan's family of contrasts take over where there is one
         (:mod:`synthseg_slicer.contrast`); ``any`` keeps the general network.
+    refined : bool
+        Sharpen borders by the scan's own intensities (:mod:`synthseg_slicer.refine`).
     posteriors : path, optional
         Soft posteriors to write, 4D NIfTI in channel order (the ids are in the provenance). The four largest of each
         voxel are kept.
@@ -228,7 +232,7 @@ def segment(
         with stage("conform", 0.03, 0.05):
             conformed = conform(scan, ct=ct)
             crop = crop_to_head(conformed.image)
-        with stage("predict", 0.05, 0.9) as step:
+        with stage("predict", 0.05, 0.85) as step:
             image = conformed.image[crop]
             family = ANY
             if contrast == "auto":
@@ -236,6 +240,9 @@ def segment(
             top = predict(model, image, flip=not fast, device=device, smoothing=SMOOTHING, progress=step)
             box = tuple(slice(b.start + c.start, b.stop + c.start) for b, c in zip(top.box, crop))
             top = replace(top, box=box, shape=conformed.image.shape)
+        with stage("refine", 0.85, 0.9) as step:
+            if refined:
+                top = refine(top, conformed.image, model.partners, progress=step)
         with stage("clean up", 0.9, 0.97):
             top = clean_up(top, model.topology)
             grid = GridMap(scan.shape, scan.affine, conformed.affine) if native else None
@@ -257,6 +264,7 @@ def segment(
         "native": native,
         "contrast": family,
         "contrast_requested": contrast,
+        "refined": refined,
         "smoothing_voxels": SMOOTHING,
     }
     messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
