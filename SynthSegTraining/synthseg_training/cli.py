@@ -1,4 +1,4 @@
-"""Command line of the training package: ``synthseg-train prepare | phantom | generate | fit | evaluate | export``."""
+"""Command line of the training package, ``synthseg-train``: label maps, training, evaluation, export."""
 
 from __future__ import annotations
 
@@ -88,7 +88,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="auto")
     evaluate.add_argument("--no-sd95", action="store_true", help="leave out surface distances")
     evaluate.add_argument("--keep", type=Path, help="folder for the segmentations")
+    evaluate.add_argument(
+        "--slices", nargs="+", type=float, default=[], metavar="MM", help="simulate slices so thick, in every direction"
+    )
+    evaluate.add_argument("--slices-names", nargs="+", default=[], help="only from these scans")
+    evaluate.add_argument(
+        "--rescan", nargs=2, action="append", default=[], metavar="NAME", help="two scans of one subject"
+    )
+    evaluate.add_argument("--bars", type=Path, help="YAML file of what the weights ought to reach")
     evaluate.set_defaults(run=_evaluate)
+
+    curve = commands.add_parser("curve", help="learning curve: Dice on real scans of several snapshots of one training")
+    curve.add_argument("recipe", type=Path)
+    curve.add_argument("folder", type=Path, help="scans, as for evaluate")
+    curve.add_argument("snapshots", type=Path, nargs="+", help="weights-STEP.pt of fit --keep-every")
+    curve.add_argument("-o", "--output", type=Path, required=True, help="folder for curve.csv and curve.png")
+    curve.add_argument("--names", nargs="+", default=[], help="only these scans")
+    curve.set_defaults(run=_curve)
 
     export = commands.add_parser("export", help="write a checkpoint's averaged weights with their card")
     _recipe_arguments(export)
@@ -182,8 +198,10 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from synthseg_slicer.weights import load_model
+    from synthseg_training.evaluation.bars import load_bars, table
     from synthseg_training.evaluation.scans import evaluate
 
+    bars = load_bars(options.bars) if options.bars else []
     result = evaluate(
         options.folder,
         load_model(path=options.model),
@@ -192,10 +210,27 @@ def _evaluate(options: argparse.Namespace) -> None:
         device=options.device,
         sd95=not options.no_sd95,
         keep=options.keep,
+        slices=options.slices,
+        slices_names=options.slices_names,
+        rescans=[tuple(pair) for pair in options.rescan],
         report=lambda line: print(line, flush=True),
     )
     result.save(options.output)
     print(f"\n{result.summary()}")
+    if bars:
+        verdict = table(bars, result.measures())
+        (options.output / "bars.md").write_text(verdict, encoding="utf-8")
+        print(verdict)
+
+
+def _curve(options: argparse.Namespace) -> None:
+    from synthseg_training.evaluation.curve import draw, learning_curve
+    from synthseg_training.training.recipe import load_recipe
+
+    curve = learning_curve(options.folder, load_recipe(options.recipe), options.snapshots, names=options.names)
+    options.output.mkdir(parents=True, exist_ok=True)
+    curve.to_csv(options.output / "curve.csv", index=False)
+    print(draw(curve, options.output / "curve.png"))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from synthseg_slicer.labels import BRAIN, Label
-from synthseg_slicer.network import build, parameter_count
-from synthseg_slicer.weights import save_model
+from synthseg_slicer.network import build, fold_batch_norm, parameter_count
+from synthseg_slicer.weights import Model, save_model
 from synthseg_training.generation import Generator
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training import checkpoint
@@ -106,3 +106,13 @@ def export(
         used = training_names(recipe, maps)
         card |= {"label_maps": {"source": maps.source, "licence": maps.licence, "names": used}}
     return save_model(path, network, card | (facts or {}))
+
+
+def load_snapshot(recipe: Recipe, path: str | Path) -> tuple[Model, int]:
+    """Return the (averaged) weights of a checkpoint or snapshot as a model, and their step."""
+    content = checkpoint.load(path)
+    network = build(**recipe.network)
+    network.load_state_dict(checkpoint.weights(content))
+    return Model(fold_batch_norm(network), card_labels(recipe), str(path), {"name": recipe.name}), content.get(
+        "step", 0
+    )

@@ -8,10 +8,13 @@ import torch
 from synthseg_slicer.errors import ScanError
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.network import FastUNet, fold_batch_norm
-from synthseg_slicer.scan import write_volume
+from synthseg_slicer.scan import Scan, write_volume
 from synthseg_slicer.weights import Model
+from synthseg_training.evaluation.bars import Bar, load_bars, table
+from synthseg_training.evaluation.curve import PowerLaw, draw, learning_curve
 from synthseg_training.evaluation.metrics import dice, surface_distance_95, to_grid
 from synthseg_training.evaluation.scans import evaluate
+from synthseg_training.evaluation.slices import DIRECTIONS, thick_slices
 
 
 def brute_force_sd95(a, b, voxel_size):
@@ -102,3 +105,95 @@ def test_own_segmentation_as_reference_scores_one_and_same_images_agree(scans, m
 def test_a_folder_without_scans_is_refused(tmp_path, model):
     with pytest.raises(ScanError, match=r"NAME_image\.nii\.gz"):
         evaluate(tmp_path, model)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_thick_slices_keep_the_anatomy_in_its_place(direction):
+    data = np.zeros((40, 44, 48), np.float32)
+    data[12:25, 14:31, 20:33] = 1
+    affine = np.array([[0, 0, -1.0, 30], [-1, 0, 0, 20], [0, 1, 0, -7], [0, 0, 0, 1]])  # axes in another order
+    scan = Scan(data, affine)
+    thick = thick_slices(scan, direction, 5.0)
+
+    def centre(scan):
+        middle = np.average(np.indices(scan.shape).reshape(3, -1), axis=1, weights=scan.data.ravel())
+        return scan.affine[:3, :3] @ middle + scan.affine[:3, 3]
+
+    np.testing.assert_allclose(centre(thick), centre(scan), atol=0.1)
+    assert sorted(thick.voxel_size) == [1, 1, 5]
+    along = int(np.argmax(thick.voxel_size))
+    assert abs(thick.affine[DIRECTIONS[direction], along]) == 5
+    assert 0.9 < thick.data.sum() * 5 / data.sum() < 1.1
+
+
+def test_everything_that_a_bar_asks_for_is_measured(scans, model, tmp_path):
+    evaluate(scans, model, device="cpu", keep=tmp_path / "kept", report=lambda line: None)
+    (scans / "a_dseg.nii.gz").write_bytes((tmp_path / "kept" / "a_dseg.nii.gz").read_bytes())
+    result = evaluate(scans, model, slices=[4], rescans=[("b-t2", "b-t1w")], report=lambda line: None)
+    measures = result.measures()
+    assert measures["dice a"] == measures["dice"] == measures["agreement b-t2 b-t1w"] == 1
+    assert measures["sd95"] == measures["rescan b-t2 b-t1w"] == 0
+    assert all(measures[f"slices {direction} 4"] > 0 for direction in DIRECTIONS)
+    assert measures["intracranial"] < 60  # posteriors of an untrained network, against its own labels
+    assert (result.scores["reference_mm3"] > 0).all()
+    summary = result.summary()
+    assert (
+        "axial 4 mm" in summary and "Volume difference between repeated scans" in summary and "intracranial" in summary
+    )
+    result.save(tmp_path / "tables")
+    assert len(pd.read_csv(tmp_path / "tables" / "slices.csv")) == 3 * len(result.scores)
+    with pytest.raises(ScanError, match="no scan named c"):
+        evaluate(scans, model, rescans=[("a", "c")])
+
+
+def test_volume_differences_are_relative_to_the_mean():
+    from synthseg_training.evaluation.scans import _difference
+
+    assert _difference(90.0, 110.0) == pytest.approx(20)
+    assert np.isnan(_difference(0.0, 0.0))
+
+
+def test_bars_are_read_and_judged(tmp_path):
+    path = tmp_path / "bars.yaml"
+    path.write_text("- {measure: dice fs, at_least: 0.85}\n- {measure: sd95, at_most: 2}\n- {measure: x, at_most: 1}\n")
+    text = table(load_bars(path), {"dice fs": 0.86, "sd95": 2.5})
+    assert "| dice fs | ≥ 0.85 | 0.860 | yes |" in text
+    assert "| sd95 | ≤ 2 | 2.500 | no |" in text
+    assert "| x | ≤ 1 | – | not measured |" in text
+    with pytest.raises(ValueError, match="either at_least or at_most"):
+        Bar("dice")
+    path.write_text("- {measure: dice, atleast: 1}\n")
+    with pytest.raises(ValueError, match="bars.yaml is no list of bars"):
+        load_bars(path)
+
+
+def test_a_power_law_is_recovered_and_extrapolated():
+    steps = np.array([1000, 2000, 4000, 8000, 16000])
+    law = PowerLaw.fit(steps, 1 - 3 * steps**-0.3)
+    middle, low, high = law.predict(160_000)
+    assert middle == pytest.approx(1 - 3 * 160_000**-0.3, abs=1e-6) and high - low < 1e-6
+    noisy = PowerLaw.fit(steps, 1 - 3 * steps**-0.3 * np.array([1.02, 0.99, 1.01, 0.97, 1.01]))
+    middle, low, high = noisy.predict(160_000)
+    assert low < 1 - 3 * 160_000**-0.3 < high
+    with pytest.raises(ValueError, match="at least 4"):
+        PowerLaw.fit(steps[:3], [0.1, 0.2, 0.3])
+
+
+def test_snapshots_become_a_curve(scans, model, tmp_path):
+    from synthseg_training.training import checkpoint
+    from synthseg_training.training.recipe import Recipe, Stage
+
+    recipe = Recipe(
+        "tiny", [Stage(steps=1, crop=16)], network={"architecture": "fast", "widths": [4, 8], "fine_width": 4}
+    )
+    evaluate(scans, model, names=["a"], keep=tmp_path / "kept", report=lambda line: None)
+    (scans / "a_dseg.nii.gz").write_bytes((tmp_path / "kept" / "a_dseg.nii.gz").read_bytes())
+    paths = []
+    for step in (20, 10):
+        torch.manual_seed(step)
+        paths.append(tmp_path / f"weights-{step}.pt")
+        checkpoint.save(paths[-1], {"state": FastUNet(widths=(4, 8), fine_width=4).state_dict(), "step": step})
+    curve = learning_curve(scans, recipe, paths, names=["a"], report=lambda line: None)
+    assert list(curve["steps"]) == [10, 20] and set(curve["scan"]) == {"a"}
+    assert draw(curve, tmp_path / "curve.png").startswith("Fewer than four")
+    assert (tmp_path / "curve.png").stat().st_size > 5000

@@ -1,8 +1,9 @@
-"""Evaluate weights on real scans with reference labels, and on contrasts of one subject without."""
+"""Evaluate weights on real scans: against references, between contrasts and repeated scans, and on thick slices."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,16 @@ import pandas as pd
 
 from synthseg_slicer import segment
 from synthseg_slicer.errors import ScanError
-from synthseg_slicer.scan import read_scan, write_volume
+from synthseg_slicer.scan import Scan, read_scan, write_volume
 from synthseg_slicer.weights import Model
 from synthseg_training.evaluation.metrics import dice, surface_distance_95, to_grid
+from synthseg_training.evaluation.slices import DIRECTIONS, thick_slices
 
 IMAGE_SUFFIX = "_image.nii.gz"
 REFERENCE_SUFFIX = "_dseg.nii.gz"
+THIN = 1.2
+"""Largest voxel edge in mm of scans from which thick slices are made."""
+CSF = 24
 
 
 @dataclass(frozen=True)
@@ -27,40 +32,87 @@ class Evaluation:
     Attributes
     ----------
     scores : DataFrame
-        Columns ``scan, label, structure, dice, sd95_mm``.
+        Columns ``scan, label, structure, dice, sd95_mm, volume_mm3, reference_mm3``.
     agreement : DataFrame
         Columns ``scan, reference, label, structure, dice``: each contrast against the first of its subject.
+    slices : DataFrame
+        Columns ``scan, direction, spacing_mm, label, structure, dice, dice_thin``.
+    rescans : DataFrame
+        Columns ``first, second, label, structure, difference_percent``: 200 |a - b| / (a + b) of the volumes.
+    intracranial : DataFrame
+        Columns ``scan, volume_mm3, reference_mm3, error_percent``: of all structures together, without CSF on both
+        sides where the reference has none.
     facts : dict
-        Weights' hash, settings, seconds.
+        Weights' hashes, settings, seconds.
     """
 
     scores: pd.DataFrame
     agreement: pd.DataFrame
+    slices: pd.DataFrame
+    rescans: pd.DataFrame
+    intracranial: pd.DataFrame
     facts: dict
 
-    def summary(self) -> str:
-        """Return the tables per scan and per structure as Markdown."""
-        parts = [f"Weights `{self.facts['weights_sha256'][:12]}`, {self.facts['settings']}."]
+    def measures(self) -> dict[str, float]:
+        """Return the means by name: ``dice fs`` of the scans fs*, ``sd95``, ``slices axial 5``, ``rescan a b``, ..."""
+        found: dict[str, float] = {}
         if len(self.scores):
             by_scan = self.scores.groupby("scan")[["dice", "sd95_mm"]].mean()
-            by_scan.loc["**mean**"] = by_scan.mean()
-            by_label = (
-                self.scores.groupby(["label", "structure"])[["dice", "sd95_mm"]].mean().reset_index("label", drop=True)
+            by_group = by_scan.groupby(group_of).mean()
+            found |= {f"dice {group}": row["dice"] for group, row in by_group.iterrows()}
+            found |= {"dice": by_scan["dice"].mean(), "sd95": by_scan["sd95_mm"].mean()}
+        for (direction, spacing), rows in self.slices.groupby(["direction", "spacing_mm"]):
+            found[f"slices {direction} {spacing:g}"] = 100 * (rows["dice_thin"] - rows["dice"]).mean()
+        for (first, second), rows in self.agreement.groupby(["reference", "scan"]):
+            found[f"agreement {second} {first}"] = rows["dice"].mean()
+        for (first, second), rows in self.rescans.groupby(["first", "second"]):
+            found[f"rescan {first} {second}"] = rows["difference_percent"].mean()
+        if len(self.intracranial):
+            found["intracranial"] = self.intracranial["error_percent"].abs().mean()
+        return {name: float(value) for name, value in found.items()}
+
+    def summary(self) -> str:
+        """Return the tables as Markdown."""
+        weights = ", ".join(f"{name} `{sha[:12]}`" for name, sha in self.facts["weights"].items())
+        parts = [f"Weights {weights}, {self.facts['settings']}."]
+        if len(self.scores):
+            by_scan = self.scores.groupby("scan")[["dice", "sd95_mm"]].mean()
+            by_group = by_scan.groupby(group_of).mean().rename(index=lambda name: f"**{name}\\***")
+            by_scan = pd.concat([by_scan, by_group, by_scan.mean().to_frame("**mean**").T])
+            columns = self.scores.assign(bias_percent=100 * (self.scores.volume_mm3 / self.scores.reference_mm3 - 1))
+            by_label = columns.groupby(["label", "structure"]).agg(
+                {"dice": "mean", "sd95_mm": "mean", "bias_percent": "median"}
             )
-            parts += [_markdown(by_scan, "scan"), _markdown(by_label, "structure")]
+            parts += [_markdown(by_scan, "scan"), _markdown(by_label.reset_index("label", drop=True), "structure")]
+            parts.append(_markdown(self.intracranial.set_index("scan"), "intracranial volume"))
         if len(self.agreement):
             pairs = self.agreement.groupby(["reference", "scan"])["dice"].mean().reset_index("reference")
             pairs = pairs.rename(columns={"reference": "agreement with", "dice": "Dice"})
             parts.append(_markdown(pairs, "scan"))
+        if len(self.slices):
+            loss = self.slices.assign(points=100 * (self.slices["dice_thin"] - self.slices["dice"]))
+            table = loss.pivot_table(index="scan", columns=["direction", "spacing_mm"], values="points")
+            table.columns = [f"{direction} {spacing:g} mm" for direction, spacing in table.columns]
+            table.loc["**mean**"] = table.mean()
+            parts.append("Dice points lost on thick slices:\n\n" + _markdown(table, "scan"))
+        if len(self.rescans):
+            table = self.rescans.groupby(["first", "second"])["difference_percent"].mean().reset_index("second")
+            parts.append("Volume difference between repeated scans:\n\n" + _markdown(table, "first"))
         return "\n\n".join(parts) + "\n"
 
     def save(self, folder: Path) -> None:
-        """Write ``scores.csv``, ``agreement.csv``, ``summary.md`` and ``facts.json``."""
+        """Write the tables as CSV, ``summary.md`` and ``facts.json`` with :meth:`measures`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.scores.to_csv(folder / "scores.csv", index=False)
-        self.agreement.to_csv(folder / "agreement.csv", index=False)
+        for name in ("scores", "agreement", "slices", "rescans", "intracranial"):
+            getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
         (folder / "summary.md").write_text(self.summary(), encoding="utf-8")
-        (folder / "facts.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
+        facts = self.facts | {"measures": self.measures()}
+        (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def group_of(scan: str) -> str:
+    """Return the letters that a scan's name begins with: scans of one source have the same kind of reference."""
+    return re.match(r"[A-Za-z]*", scan)[0] or scan
 
 
 def evaluate(
@@ -73,6 +125,9 @@ def evaluate(
     exclude: Sequence[int] = (0, 24),
     sd95: bool = True,
     keep: Path | None = None,
+    slices: Sequence[float] = (),
+    slices_names: Sequence[str] = (),
+    rescans: Sequence[tuple[str, str]] = (),
     report: Callable[[str], None] = print,
 ) -> Evaluation:
     """Segment the scans of a folder and compare.
@@ -97,6 +152,12 @@ def evaluate(
         Also compute surface distances (seconds a scan).
     keep : Path, optional
         Folder to write the segmentations to.
+    slices : sequence of float
+        Slice spacings in mm to simulate in every direction from scans with a reference and voxels of at most 1.2 mm.
+    slices_names : sequence of str
+        Only from these scans.
+    rescans : sequence of pairs of str
+        Names of scans of one subject whose volumes ought to be equal.
     report : callable
         Receives a line per scan.
 
@@ -113,24 +174,46 @@ def evaluate(
             f"{folder} holds no scan named NAME{IMAGE_SUFFIX}" + (f" for {', '.join(names)}" if names else "")
         )
     structures = {label: name for label, name in model.names.items() if label not in exclude}
-    scores, agreement, seconds, contrasts = [], [], [], {}
-    for name, path in found.items():
-        segmentation = segment(path, model=model, fast=fast, device=device)
+    unknown = {name for pair in rescans for name in pair} | set(slices_names)
+    if unknown - set(found):
+        raise ScanError(f"{folder} holds no scan named {', '.join(sorted(unknown - set(found)))}")
+    scores, agreement, thick, intracranial, seconds, contrasts, volumes = [], [], [], [], [], {}, {}
+
+    def run(scan: Scan | Path):
+        segmentation = segment(scan, model=model, fast=fast, device=device)
         seconds.append(sum(segmentation.provenance["seconds"].values()))
+        return segmentation
+
+    for name, path in found.items():
+        scan = read_scan(path)
+        segmentation = run(scan)
+        volumes[name] = segmentation.volumes
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             write_volume(keep / f"{name}{REFERENCE_SUFFIX}", segmentation.labels, segmentation.affine)
         reference_path = folder / f"{name}{REFERENCE_SUFFIX}"
         if reference_path.exists():
             reference = read_scan(reference_path)
-            truth = np.asarray(reference.data).astype(np.int32)
-            prediction = to_grid(segmentation.labels, segmentation.affine, truth.shape, reference.affine)
-            rows = _compare(prediction, truth, structures, reference.voxel_size if sd95 else None)
+            rows = _against(segmentation, reference, structures, sd95)
             scores += [{"scan": name, **row} for row in rows]
+            intracranial.append({"scan": name, **_intracranial(segmentation.volumes, reference)})
             line = f"{name}: Dice {np.mean([row['dice'] for row in rows]):.3f}"
             if sd95:
                 line += f", SD95 {np.nanmean([row['sd95_mm'] for row in rows]):.2f} mm"
             report(f"{line}, {seconds[-1]:.1f} s")
+            if max(scan.voxel_size) > THIN or (slices_names and name not in slices_names):
+                continue
+            thin = {row["label"]: row["dice"] for row in rows}
+            for spacing in slices:
+                for direction in DIRECTIONS:
+                    made = _against(run(thick_slices(scan, direction, spacing)), reference, structures, False)
+                    thick += [
+                        {"scan": name, "direction": direction, "spacing_mm": spacing, "dice_thin": thin[row["label"]]}
+                        | {key: row[key] for key in ("label", "structure", "dice")}
+                        for row in made
+                    ]
+                    loss = np.mean([100 * (thin[row["label"]] - row["dice"]) for row in made])
+                    report(f"{name}: {spacing:g} mm {direction} slices lose {loss:.1f} Dice points")
         elif "-" in name:
             contrasts.setdefault(name.rpartition("-")[0], {})[name] = segmentation
     for group in contrasts.values():
@@ -143,18 +226,53 @@ def evaluate(
             rows = _compare(prediction, base.labels, structures, None)
             agreement += [{"scan": name, "reference": first, **row} for row in rows]
             report(f"{name}: agreement with {first} {np.mean([row['dice'] for row in rows]):.3f}")
+    repeated = [
+        {"first": first, "second": second, "label": label, "structure": structure}
+        | {"difference_percent": _difference(volumes[first][label], volumes[second][label])}
+        for first, second in rescans
+        for label, structure in structures.items()
+    ]
     facts = {
-        "weights_sha256": model.sha256,
+        "weights": {"general": model.sha256} | {family: expert.sha256 for family, expert in model.experts.items()},
         "settings": "fast (one pass)" if fast else "best (mean of both flips)",
         "scans": sorted(found),
         "mean_seconds": float(np.mean(seconds)),
     }
-    columns = ["scan", "label", "structure", "dice", "sd95_mm"]
+    compared = ["label", "structure", "dice"]
     return Evaluation(
-        pd.DataFrame(scores, columns=columns),
-        pd.DataFrame(agreement, columns=["scan", "reference", "label", "structure", "dice"]),
+        pd.DataFrame(scores, columns=["scan", *compared, "sd95_mm", "volume_mm3", "reference_mm3"]),
+        pd.DataFrame(agreement, columns=["scan", "reference", *compared]),
+        pd.DataFrame(thick, columns=["scan", "direction", "spacing_mm", *compared, "dice_thin"]),
+        pd.DataFrame(repeated, columns=["first", "second", "label", "structure", "difference_percent"]),
+        pd.DataFrame(intracranial, columns=["scan", "volume_mm3", "reference_mm3", "error_percent"]),
         facts,
     )
+
+
+def _against(segmentation, reference: Scan, structures: dict[int, str], sd95: bool) -> list[dict]:
+    """Return one row a structure of the reference."""
+    truth = np.asarray(reference.data).astype(np.int32)
+    prediction = to_grid(segmentation.labels, segmentation.affine, truth.shape, reference.affine)
+    voxel_volume = float(np.prod(reference.voxel_size))
+    return [
+        row
+        | {
+            "volume_mm3": segmentation.volumes[row["label"]],
+            "reference_mm3": np.count_nonzero(truth == row["label"]) * voxel_volume,
+        }
+        for row in _compare(prediction, truth, structures, reference.voxel_size if sd95 else None)
+    ]
+
+
+def _intracranial(volumes: dict[int, float], reference: Scan) -> dict[str, float]:
+    with_csf = bool((reference.data == CSF).any())
+    measured = sum(volume for label, volume in volumes.items() if with_csf or label != CSF)
+    true = np.count_nonzero(reference.data) * float(np.prod(reference.voxel_size))
+    return {"volume_mm3": measured, "reference_mm3": true, "error_percent": 100 * (measured / true - 1)}
+
+
+def _difference(first: float, second: float) -> float:
+    return 200 * abs(first - second) / (first + second) if first + second else float("nan")
 
 
 def _compare(prediction, truth, structures, voxel_size) -> list[dict]:
@@ -172,5 +290,11 @@ def _compare(prediction, truth, structures, voxel_size) -> list[dict]:
 def _markdown(table: pd.DataFrame, index: str) -> str:
     rows = [[index, *table.columns], ["---"] * (1 + len(table.columns))]
     for name, row in table.iterrows():
-        rows.append([str(name), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row)])
+        rows.append([str(name), *(_text(value) for value in row)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _text(value) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
