@@ -106,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     curve.add_argument("--names", nargs="+", default=[], help="only these scans")
     curve.set_defaults(run=_curve)
 
+    calibrate = commands.add_parser("calibrate", help="calibrate the quality scores of weights on synthetic scans")
+    _recipe_arguments(calibrate)
+    calibrate.add_argument("model", type=Path, help="NAME.pt, its experts beside it")
+    calibrate.add_argument("-o", "--output", type=Path, help="NAME-quality.json beside the weights by default")
+    calibrate.add_argument("-n", "--number", type=int, default=150, help="synthetic scans")
+    calibrate.add_argument("--crop", type=int, default=160, help="their edge in voxels")
+    calibrate.add_argument("--table", type=Path, help="CSV of every scan and structure to write")
+    calibrate.set_defaults(run=_calibrate)
+
     export = commands.add_parser("export", help="write a checkpoint's averaged weights with their card")
     _recipe_arguments(export)
     export.add_argument("checkpoint", type=Path)
@@ -231,6 +240,25 @@ def _curve(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     curve.to_csv(options.output / "curve.csv", index=False)
     print(draw(curve, options.output / "curve.png"))
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from synthseg_slicer.files import atomic
+    from synthseg_slicer.weights import load_model
+    from synthseg_training.calibration import calibrate
+
+    recipe, maps = _load(options)
+    model = load_model(path=options.model)
+    calibration, table = calibrate(
+        model, recipe, maps, samples=options.number, crop=options.crop, report=lambda line: print(line, flush=True)
+    )
+    path = options.output or options.model.with_name(f"{options.model.stem}-quality.json")
+    with atomic(path) as temporary:
+        calibration.save(temporary)
+    if options.table:
+        table.to_csv(options.table, index=False)
+    error, rank = (calibration.facts[name] for name in ("mean_absolute_error", "rank_correlation"))
+    print(f"{path}: expected Dice off by {error:.3f} on average on unseen synthetic scans, rank correlation {rank:.2f}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -113,6 +113,5 @@ def load_snapshot(recipe: Recipe, path: str | Path) -> tuple[Model, int]:
     content = checkpoint.load(path)
     network = build(**recipe.network)
     network.load_state_dict(checkpoint.weights(content))
-    return Model(fold_batch_norm(network), card_labels(recipe), str(path), {"name": recipe.name}), content.get(
-        "step", 0
-    )
+    model = Model(fold_batch_norm(network), card_labels(recipe), str(path), {"name": recipe.name})
+    return model, content.get("step", 0)

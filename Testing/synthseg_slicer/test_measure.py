@@ -65,6 +65,15 @@ def test_asymmetry_is_the_difference_in_percent_of_the_mean_on_both_rows_of_a_pa
     assert by_label[18].asymmetry is None  # neither side has a volume
 
 
+def test_intervals_are_factors_around_the_volume():
+    found = {
+        row.label: row for row in rows({17: 50.0, 53: 0.0}, {None: 0.8}, HIPPOCAMPI, {17: 1.25, 53: 2.0, None: 1.1})
+    }
+    assert (found[17].low, found[17].high) == (40.0, 62.5)
+    assert (found[53].low, found[53].high) == (None, None)  # there is no factor of nothing
+    assert (found[None].low, found[None].high) == (50 / 1.1, 50 * 1.1) and found[None].quality == 0.8
+
+
 def test_rows_of_an_empty_segmentation_hold_zeros():
     found = rows({}, {}, BRAIN)
     assert all((row.volume, row.share, row.asymmetry, row.quality) == (0.0, 0.0, None, None) for row in found)

@@ -27,6 +27,7 @@ from synthseg_slicer.cli import main  # noqa: E402
 from synthseg_slicer.errors import OptionError, OutputError, ScanError  # noqa: E402
 from synthseg_slicer.inputs import find_scans  # noqa: E402
 from synthseg_slicer.labels import BRAIN  # noqa: E402
+from synthseg_slicer.measure import Row  # noqa: E402
 from synthseg_slicer.pipeline import segment  # noqa: E402
 from synthseg_slicer.scan import Scan, itk_affine  # noqa: E402
 from synthseg_slicer.terminology import entry  # noqa: E402
@@ -43,12 +44,12 @@ PROVENANCE = {
 }
 
 
-def row(name, label, volume, share, asymmetry, quality):
-    return SimpleNamespace(name=name, label=label, volume=volume, share=share, asymmetry=asymmetry, quality=quality)
+def row(name, label, volume, share, asymmetry, quality, low=None, high=None):
+    return Row(name, label, volume, share, asymmetry, quality, low, high)
 
 
 ROWS = [
-    row("Left-Thalamus", 10, 6000.0, 0.004, -0.0001, 0.99),
+    row("Left-Thalamus", 10, 6000.0, 0.004, -0.0001, 0.99, 5500.4, 6545.45),
     row("Brain-Stem", 16, 23456.7, 0.0158, None, 0.87654321),
     row("Left-Hippocampus", 17, 4012.49, 0.0027, -3.456, 0.5),
     row("Right-Hippocampus", 53, 4153.5, 0.0028, -3.456, 0.25),
@@ -390,6 +391,8 @@ EXPECTED = {
     "Share %": ["0.4", "1.58", "0.27", "0.28", "100"],
     "Asymmetry %": ["0.00", "", "-3.46", "-3.46", ""],
     "Quality": ["0.990", "0.877", "0.500", "0.250", ""],
+    "Low mm3": ["5500", "", "", "", ""],
+    "High mm3": ["6545", "", "", "", ""],
 }
 
 

@@ -74,7 +74,7 @@ def test_all_outputs_are_written_and_agree(scan_file, threshold_model, tmp_path)
     with (tmp_path / "vol.csv").open() as file:
         table = {row["structure"]: row for row in csv.DictReader(file)}
     stem = table["Brain-Stem"]
-    assert float(stem["volume_mm3"]) == result.volumes[16] and float(stem["quality"]) == result.quality[16]
+    assert float(stem["volume_mm3"]) == result.volumes[16] and float(stem["quality"]) == result.verdict.structures[16]
     assert float(stem["share"]) == 1.0 and len(table) == 33
     assert (tmp_path / "pic.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {

@@ -10,6 +10,7 @@ import torch
 from synthetic import TINY, random_network
 
 from synthseg_slicer import weights
+from synthseg_slicer.calibration import FEATURES, Calibration
 from synthseg_slicer.errors import WeightsError
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.network import fold_batch_norm
@@ -108,6 +109,16 @@ def test_an_expert_comes_with_its_model_and_is_no_task_of_its_own(tiny_weights, 
     monkeypatch.setattr(weights, "MODEL_FOLDERS", (tiny_weights.parent,))
     assert bundled_models() == {"tiny": tiny_weights}
     assert load_model("tiny").experts["t1"].sha256 == load_model(path=expert).sha256
+
+
+def test_a_calibration_holds_only_for_the_weights_it_was_made_with(tiny_weights):
+    sha256, one = load_model(path=tiny_weights).sha256, [1.0]
+    parts = [[sha256], [2], one, one, [[0.0] * 3], [[1.0] * 3], 0.0, 1.0, [0.0] * len(FEATURES), one, one, one * 2, {}]
+    made = Calibration(*parts)
+    made.save(tiny_weights.with_name("tiny-quality.json"))
+    assert load_model(path=tiny_weights).calibration == made
+    save_model(tiny_weights.with_name("tiny-t1.pt"), random_network(), {"architecture": "fast", "options": TINY})
+    assert load_model(path=tiny_weights).calibration is None  # results of the expert were not looked at
 
 
 def test_an_expert_for_other_labels_is_refused(tiny_weights):

@@ -37,7 +37,10 @@ class Row:
         Asymmetry index 100 (L - R) / ((L + R) / 2) in percent, from -200 (right only) to 200 (left only), the same on
         both rows of a pair; None for a structure without partner and where neither has a volume.
     quality : float or None
-        See :func:`synthseg_slicer.quality.confidence`; None where there is no such structure.
+        Expected Dice, of the total that of the whole result (:mod:`synthseg_slicer.quality`); None where there is no
+        such structure.
+    low, high : float or None
+        Bounds in mm³ between which the true volume lies in nine cases of ten; None where not calibrated.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Row:
     share: float
     asymmetry: float | None = None
     quality: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def volumes(top: TopPosteriors, voxel_volume: float) -> dict[int, float]:
@@ -75,7 +80,12 @@ def total_intracranial(volumes: dict[int, float]) -> float:
     return float(sum(volumes.values()))
 
 
-def rows(volumes: dict[int, float], quality: dict[int, float], labels: Iterable[Label]) -> list[Row]:
+def rows(
+    volumes: dict[int, float],
+    quality: dict[int | None, float | None],
+    labels: Iterable[Label],
+    intervals: dict[int | None, float] | None = None,
+) -> list[Row]:
     """Return one row a structure in the order of the labels, background left out, and the intracranial total last.
 
     Parameters
@@ -83,18 +93,27 @@ def rows(volumes: dict[int, float], quality: dict[int, float], labels: Iterable[
     volumes : dict
         Label id to mm³.
     quality : dict
-        Label id to 0 to 1.
+        Label id, None for the total, to 0 to 1.
     labels : iterable of Label
         Names, sides and partners.
+    intervals : dict, optional
+        Label id, None for the total, to the factor between a volume and the bounds of its interval.
     """
     total = total_intracranial(volumes)
+    intervals = intervals or {}
+
+    def bounds(label: int | None, volume: float) -> tuple[float | None, float | None]:
+        factor = intervals.get(label)
+        return (None, None) if factor is None or not volume else (volume / factor, volume * factor)
 
     def row(label: Label) -> Row:
         volume = volumes.get(label.id, 0.0)
         share = volume / total if total else 0.0
-        return Row(label.name, label.id, volume, share, _asymmetry(label, volumes), quality.get(label.id))
+        asymmetry = _asymmetry(label, volumes)
+        return Row(label.name, label.id, volume, share, asymmetry, quality.get(label.id), *bounds(label.id, volume))
 
-    return [*(row(label) for label in labels if label.id != 0), Row(INTRACRANIAL, None, total, 1.0 if total else 0.0)]
+    last = Row(INTRACRANIAL, None, total, 1.0 if total else 0.0, None, quality.get(None), *bounds(None, total))
+    return [*(row(label) for label in labels if label.id != 0), last]
 
 
 def _asymmetry(label: Label, volumes: dict[int, float]) -> float | None:
@@ -107,7 +126,7 @@ def _asymmetry(label: Label, volumes: dict[int, float]) -> float | None:
 
 
 def write_volumes_csv(path: str | Path, rows: Iterable[Row]) -> None:
-    """Write one scan's rows: columns structure, label, volume_mm3, share, asymmetry_percent, quality.
+    """Write one scan's rows: structure, label, volume_mm3, share, asymmetry_percent, quality and the volume's bounds.
 
     What does not exist (a label of the total, the asymmetry of a midline structure) is left empty.
 
@@ -118,7 +137,16 @@ def write_volumes_csv(path: str | Path, rows: Iterable[Row]) -> None:
     rows : iterable of Row
         From :func:`rows`.
     """
-    header = ("structure", "label", "volume_mm3", "share", "asymmetry_percent", "quality")
+    header = (
+        "structure",
+        "label",
+        "volume_mm3",
+        "share",
+        "asymmetry_percent",
+        "quality",
+        "volume_low_mm3",
+        "volume_high_mm3",
+    )
     _write(path, header, [astuple(row) for row in rows])
 
 

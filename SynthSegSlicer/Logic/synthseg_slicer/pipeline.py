@@ -47,8 +47,8 @@ class Segmentation:
         Voxel index to RAS+ world in mm.
     volumes : dict
         Label id to mm³, from the soft posteriors on the 1 mm grid, whatever grid ``labels`` has.
-    quality : dict
-        Label id to the network's mean confidence in it, see :func:`synthseg_slicer.quality.confidence`.
+    verdict : Verdict
+        How good the result probably is (:mod:`synthseg_slicer.quality`).
     structures : tuple of Label
         What the label ids mean, background included.
     intracranial : float
@@ -64,7 +64,7 @@ class Segmentation:
     labels: np.ndarray
     affine: np.ndarray
     volumes: dict[int, float]
-    quality: dict[int, float]
+    verdict: quality.Verdict
     structures: tuple[Label, ...]
     intracranial: float
     provenance: dict
@@ -78,8 +78,9 @@ class Segmentation:
 
     @property
     def rows(self) -> list[measure.Row]:
-        """One row a structure: volume, share, asymmetry and quality; the last one is the intracranial total."""
-        return measure.rows(self.volumes, self.quality, self.structures)
+        """One row a structure: volume, share, asymmetry, quality, interval; the last one is the intracranial total."""
+        expected = {**self.verdict.structures, None: self.verdict.scan}
+        return measure.rows(self.volumes, expected, self.structures, self.verdict.intervals)
 
     def posterior(self, label: int) -> np.ndarray:
         """Return the posterior probability of a label id on the grid of ``labels``, float32 [x, y, z]."""
@@ -227,6 +228,7 @@ def segment(
         python_warnings.simplefilter("always", UserWarning)
         with stage("weights", 0.0, 0.01):
             model = model if isinstance(model, Model) else load_model(task, model)
+            calibration = model.calibration
         with stage("read", 0.01, 0.03):
             scan = scan if isinstance(scan, Scan) else read_scan(scan)
         with stage("conform", 0.03, 0.05):
@@ -247,10 +249,13 @@ def segment(
             top = clean_up(top, model.topology)
             grid = GridMap(scan.shape, scan.affine, conformed.affine) if native else None
             labels = label_map(top) if grid is None else resample_labels(top, grid)
-            measured = measure.volumes(top, float(abs(np.linalg.det(conformed.affine[:3, :3]))))
-            confidence = quality.confidence(top)
+            voxel_volume = float(abs(np.linalg.det(conformed.affine[:3, :3])))
+            measured = measure.volumes(top, voxel_volume)
+            verdict = quality.judge(top, voxel_volume, model.names, calibration)
             if not labels.any():
                 message = "Nothing was segmented. Is this a head scan, and is its header right?"
+                python_warnings.warn(message, stacklevel=2)
+            for message in verdict.warnings:
                 python_warnings.warn(message, stacklevel=2)
     for warning in caught:
         python_warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
@@ -272,10 +277,10 @@ def segment(
         labels,
         scan.affine if native else conformed.affine,
         measured,
-        confidence,
+        verdict,
         model.labels,
         measure.total_intracranial(measured),
-        records.describe(scan, model, device, options, seconds, messages),
+        records.describe(scan, model, device, options, seconds, messages) | {"quality": verdict.scan},
         top,
         grid,
     )

@@ -53,13 +53,16 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     shares = [round(100.0 * row.share, 3) for row in rows]
     asymmetries = [_text(row.asymmetry, 2) for row in rows]
     quality = [_text(row.quality, 3) for row in rows]
+    low, high = ([_text(getattr(row, bound), 0) for row in rows] for bound in ("low", "high"))
     return [
         Column("Structure", "Structure", "", "Name in FreeSurfer", names),
         Column("Label", "Label", "", "Id in FreeSurfer", labels),
         Column("Volume mm3", "Volume (mm³)", "mm3", "Sum of posterior probabilities", volumes),
         Column("Share %", "Share (%)", "%", "Share of the total intracranial volume", shares),
         Column("Asymmetry %", "Asymmetry (%)", "%", "200 (left - right) / (left + right)", asymmetries),
-        Column("Quality", "Quality", "", "Mean posterior probability, 0 to 1, not calibrated", quality),
+        Column("Quality", "Quality", "", "Expected Dice, 0 to 1; of the last row that of the whole", quality),
+        Column("Low mm3", "From (mm³)", "mm3", "Lower bound of the volume, 90 % interval", low),
+        Column("High mm3", "To (mm³)", "mm3", "Upper bound of the volume, 90 % interval", high),
     ]
 
 

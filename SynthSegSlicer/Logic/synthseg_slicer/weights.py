@@ -3,7 +3,8 @@
 A model is two files side by side: ``NAME.pt`` (weights, nothing else) and ``NAME.json`` (its card: SHA-256 of the
 weights, architecture, labels, where it came from). The card is checked first; a weight file is opened only when its
 SHA-256 is the card's, and then with ``weights_only=True``, so that no file can run code. ``NAME-CONTRAST.pt`` beside
-``NAME.pt`` is an expert for one family of contrasts (:mod:`synthseg_slicer.contrast`) with the same labels.
+``NAME.pt`` is an expert for one family of contrasts (:mod:`synthseg_slicer.contrast`) with the same labels, and
+``NAME-quality.json`` the calibration of its quality scores.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .calibration import Calibration
 from .errors import WeightsError
 from .files import atomic
 from .labels import BRAIN, Label
@@ -50,6 +52,8 @@ class Model:
         The model card as read.
     experts : dict of str to Model
         Family of contrasts to the model that segments it better.
+    calibration : Calibration or None
+        What the quality of results is judged against.
     """
 
     network: nn.Module
@@ -57,6 +61,7 @@ class Model:
     sha256: str
     card: dict
     experts: dict[str, Model] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -121,7 +126,16 @@ def load_model(task: str = "brain", path: str | Path | None = None, device: str 
     for family, expert in experts.items():
         if expert.labels != model.labels:
             raise WeightsError(f"The weights {expert_files(path)[family]} have other labels than {path}. Remove them.")
-    return replace(model, experts=experts)
+    return replace(model, experts=experts, calibration=_calibration(Path(path), model, experts))
+
+
+def _calibration(path: Path, model: Model, experts: dict[str, Model]) -> Calibration | None:
+    """Return the calibration beside the weights if it was made with them and with the experts."""
+    file = path.with_name(f"{path.stem}-quality.json")
+    if not file.exists():
+        return None
+    calibration = Calibration.load(file)
+    return calibration if calibration.weights == sorted(m.sha256 for m in (model, *experts.values())) else None
 
 
 def _load(path: Path, device: str | torch.device) -> Model:
