@@ -23,6 +23,8 @@ REFERENCE_SUFFIX = "_dseg.nii.gz"
 THIN = 1.2
 """Largest voxel edge in mm of scans from which thick slices are made."""
 CSF = 24
+LEAST_CSF = 0.05
+"""Share of CSF in a reference that draws all of it; FreeSurfer labels a millilitre or none."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Evaluation:
         Columns ``first, second, label, structure, difference_percent``: 200 |a - b| / (a + b) of the volumes.
     intracranial : DataFrame
         Columns ``scan, volume_mm3, reference_mm3, error_percent``: of all structures together, without CSF on both
-        sides where the reference has none.
+        sides where the reference does not draw it around the brain.
     facts : dict
         Weights' hashes, settings, seconds.
     """
@@ -265,9 +267,10 @@ def _against(segmentation, reference: Scan, structures: dict[int, str], sd95: bo
 
 
 def _intracranial(volumes: dict[int, float], reference: Scan) -> dict[str, float]:
-    with_csf = bool((reference.data == CSF).any())
+    counts = [np.count_nonzero(reference.data), np.count_nonzero(reference.data == CSF)]
+    with_csf = counts[1] > LEAST_CSF * counts[0]
     measured = sum(volume for label, volume in volumes.items() if with_csf or label != CSF)
-    true = np.count_nonzero(reference.data) * float(np.prod(reference.voxel_size))
+    true = (counts[0] - (0 if with_csf else counts[1])) * float(np.prod(reference.voxel_size))
     return {"volume_mm3": measured, "reference_mm3": true, "error_percent": 100 * (measured / true - 1)}
 
 
