@@ -149,14 +149,14 @@ def test_everything_that_a_bar_asks_for_is_measured(scans, model, tmp_path):
 def test_intracranial_volume_leaves_csf_out_where_the_reference_hardly_has_any():
     from synthseg_training.evaluation.scans import _intracranial
 
-    data = np.zeros((10, 10, 10), np.uint8)
-    data[:5] = 2
-    data[5, 0] = 24
-    rows = _intracranial({2: 480.0, 24: 300.0}, Scan(data, np.diag([2.0, 1, 1, 1])))
-    assert rows == {"volume_mm3": 480.0, "reference_mm3": 1000.0, "error_percent": pytest.approx(-52)}
-    data[5:8] = 24
-    rows = _intracranial({2: 480.0, 24: 300.0}, Scan(data, np.diag([2.0, 1, 1, 1])))
-    assert rows == {"volume_mm3": 780.0, "reference_mm3": 1600.0, "error_percent": pytest.approx(-51.25)}
+    data = np.zeros((20, 20, 20), np.uint8)
+    data[:10] = 2
+    data[10, 0] = 24
+    rows = _intracranial({2: 7000.0, 24: 900.0}, Scan(data, np.diag([2.0, 1, 1, 1])))
+    assert rows == {"volume_mm3": 7000.0, "reference_mm3": 8000.0, "error_percent": pytest.approx(-12.5)}
+    data[10:15] = 24
+    rows = _intracranial({2: 7000.0, 24: 2000.0}, Scan(data, np.diag([2.0, 1, 1, 1])))
+    assert rows == {"volume_mm3": 9000.0, "reference_mm3": 12000.0, "error_percent": pytest.approx(-25)}
 
 
 def test_volume_differences_are_relative_to_the_mean():
