@@ -99,11 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     curve = commands.add_parser("curve", help="learning curve: Dice on real scans of several snapshots of one training")
-    curve.add_argument("recipe", type=Path)
     curve.add_argument("folder", type=Path, help="scans, as for evaluate")
-    curve.add_argument("snapshots", type=Path, nargs="+", help="weights-STEP.pt of fit --keep-every")
+    curve.add_argument(
+        "snapshots", type=Path, nargs="+", help="weights-STEP.pt of fit --keep-every, weights.pt, last.pt"
+    )
     curve.add_argument("-o", "--output", type=Path, required=True, help="folder for curve.csv and curve.png")
+    curve.add_argument("--recipe", type=Path, help="of the training, if not the bundled network and brain labels")
     curve.add_argument("--names", nargs="+", default=[], help="only these scans")
+    curve.add_argument("--fast", action="store_true", help="one pass instead of the mean of both flips")
+    curve.add_argument("--device", default="auto")
     curve.set_defaults(run=_curve)
 
     calibrate = commands.add_parser("calibrate", help="calibrate the quality scores of weights on synthetic scans")
@@ -236,7 +240,15 @@ def _curve(options: argparse.Namespace) -> None:
     from synthseg_training.evaluation.curve import draw, learning_curve
     from synthseg_training.training.recipe import load_recipe
 
-    curve = learning_curve(options.folder, load_recipe(options.recipe), options.snapshots, names=options.names)
+    curve = learning_curve(
+        options.folder,
+        options.snapshots,
+        recipe=load_recipe(options.recipe) if options.recipe else None,
+        names=options.names,
+        fast=options.fast,
+        device=options.device,
+        report=lambda line: print(line, flush=True),
+    )
     options.output.mkdir(parents=True, exist_ok=True)
     curve.to_csv(options.output / "curve.csv", index=False)
     print(draw(curve, options.output / "curve.png"))

@@ -17,7 +17,7 @@ from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import estimate_norm_statistics
 from synthseg_training.training.loop import stage_config, training_names
-from synthseg_training.training.recipe import Recipe
+from synthseg_training.training.recipe import Recipe, Stage
 
 
 def card_labels(recipe: Recipe) -> tuple[Label, ...]:
@@ -108,10 +108,29 @@ def export(
     return save_model(path, network, card | (facts or {}))
 
 
-def load_snapshot(recipe: Recipe, path: str | Path) -> tuple[Model, int]:
-    """Return the (averaged) weights of a checkpoint or snapshot as a model, and their step."""
+def load_snapshot(path: str | Path, recipe: Recipe | None = None) -> tuple[Model, int]:
+    """Return the (averaged) weights of a checkpoint or snapshot as a model, and their step.
+
+    Parameters
+    ----------
+    path : path
+        ``weights.pt``, ``weights-STEP.pt`` or ``last.pt`` of :func:`synthseg_training.training.loop.fit`.
+    recipe : Recipe, optional
+        Of the training; by default the bundled network's architecture and the brain labels.
+
+    Raises
+    ------
+    ValueError
+        If the file is no checkpoint, does not tell its step, or fits another network.
+    """
+    recipe = recipe or Recipe("brain", [Stage(steps=1)])
     content = checkpoint.load(path)
+    if not content.get("step"):
+        raise ValueError(f"{path} does not tell after how many steps it was saved")
     network = build(**recipe.network)
-    network.load_state_dict(checkpoint.weights(content))
+    try:
+        network.load_state_dict(checkpoint.weights(content))
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network of the recipe {recipe.name!r}") from error
     model = Model(fold_batch_norm(network), card_labels(recipe), str(path), {"name": recipe.name})
-    return model, content.get("step", 0)
+    return model, content["step"]

@@ -13,8 +13,10 @@ from synthseg_slicer.weights import Model
 from synthseg_training.evaluation.bars import Bar, load_bars, table
 from synthseg_training.evaluation.curve import PowerLaw, draw, learning_curve
 from synthseg_training.evaluation.metrics import dice, surface_distance_95, to_grid
-from synthseg_training.evaluation.scans import evaluate
+from synthseg_training.evaluation.scans import Evaluation, _difference, _intracranial, evaluate
 from synthseg_training.evaluation.slices import DIRECTIONS, thick_slices
+from synthseg_training.training import checkpoint
+from synthseg_training.training.recipe import Recipe, Stage
 
 
 def brute_force_sd95(a, b, voxel_size):
@@ -126,42 +128,77 @@ def test_thick_slices_keep_the_anatomy_in_its_place(direction):
     assert 0.9 < thick.data.sum() * 5 / data.sum() < 1.1
 
 
+@pytest.mark.parametrize("spacing", [0.5, 100.0])
+def test_slices_thinner_than_voxels_or_thicker_than_the_scan_are_refused(spacing):
+    with pytest.raises(ValueError, match="cannot be cut from 12 voxels of 2 mm"):
+        thick_slices(Scan(np.eye(12, dtype=np.float32).repeat(12).reshape(12, 12, 12), np.diag([2.0, 2, 2, 1])), "axial", spacing)
+
+
 def test_everything_that_a_bar_asks_for_is_measured(scans, model, tmp_path):
     evaluate(scans, model, device="cpu", keep=tmp_path / "kept", report=lambda line: None)
     (scans / "a_dseg.nii.gz").write_bytes((tmp_path / "kept" / "a_dseg.nii.gz").read_bytes())
     result = evaluate(scans, model, slices=[4], rescans=[("b-t2", "b-t1w")], report=lambda line: None)
     measures = result.measures()
     assert measures["dice a"] == measures["dice"] == measures["agreement b-t2 b-t1w"] == 1
-    assert measures["sd95"] == measures["rescan b-t2 b-t1w"] == 0
-    assert all(measures[f"slices {direction} 4"] > 0 for direction in DIRECTIONS)
-    assert measures["intracranial"] < 60  # posteriors of an untrained network, against its own labels
+    assert measures["agreement b"] == measures["agreement b-t2 b-t1w"]
+    assert measures["sd95"] == measures["sd95 a"] == 0
+    assert measures["rescan b-t2 b-t1w"] == measures["rescan b-t2 b-t1w weighted"] == 0
+    losses = [measures[f"slices {direction} 4"] for direction in DIRECTIONS]
+    assert min(losses) > 0 and measures["slices 4"] == pytest.approx(np.mean(losses))
+    assert 0 < measures["intracranial"] == measures["intracranial largest"] < 60  # untrained, against its own labels
     assert (result.scores["reference_mm3"] > 0).all()
     summary = result.summary()
-    assert (
-        "axial 4 mm" in summary and "Volume difference between repeated scans" in summary and "intracranial" in summary
-    )
+    for part in ("| **a\\*** |", "slices of 4 mm", "Volumes of b-t2 and b-t1w", "intracranial volume", "| **b** |"):
+        assert part in summary
     result.save(tmp_path / "tables")
     assert len(pd.read_csv(tmp_path / "tables" / "slices.csv")) == 3 * len(result.scores)
-    with pytest.raises(ScanError, match="no scan named c"):
-        evaluate(scans, model, rescans=[("a", "c")])
+
+
+def test_scans_that_were_asked_for_and_are_not_there_are_named_before_any_work(scans, model):
+    for wrong in ({"rescans": [("a", "c")]}, {"names": ["a", "c"]}, {"slices_names": ["c"]}):
+        with pytest.raises(ScanError, match="no scan named c"):
+            evaluate(scans, model, **wrong)
+    with pytest.raises(ScanError, match=r"no reference \(b-t2\)"):
+        evaluate(scans, model, slices_names=["b-t2"])
+
+
+def test_means_are_over_scans_of_a_group_and_rescans_are_weighted_by_volume():
+    compared = {"label": [2, 3] * 3, "structure": ["x", "y"] * 3}
+    scores = pd.DataFrame({"scan": [n for n in ("fs01", "fs02", "nm1") for _ in "xy"], **compared})
+    scores = scores.assign(
+        dice=[0.8, 0.6, 1, 1, 0.5, 0], sd95_mm=[1, 2, 0, 0, 3, np.nan], volume_mm3=1, reference_mm3=1
+    )
+    rescans = pd.DataFrame({"first": "a", "second": "b", "label": [2, 3], "structure": ["x", "y"]})
+    rescans = rescans.assign(first_mm3=[90.0, 900], second_mm3=[110.0, 900], difference_percent=[20.0, 0])
+    empty = pd.DataFrame(columns=["scan", "reference", "dice", "dice_thin", "direction", "spacing_mm", "label"])
+    result = Evaluation(scores, empty, empty, rescans, empty, {"weights": {"general": "0" * 64}, "settings": "fast"})
+    measures = result.measures()
+    assert measures["dice fs"] == pytest.approx(0.85) and measures["dice nm"] == pytest.approx(0.25)
+    assert measures["dice"] == pytest.approx((0.7 + 1 + 0.25) / 3)
+    assert measures["sd95 fs"] == pytest.approx(0.75) and measures["sd95 nm"] == 3
+    assert measures["rescan a b"] == 10 and measures["rescan a b weighted"] == pytest.approx(2)
+    assert "intracranial" not in measures
+    assert "| nm1 | 0.250 | 3.000 | 1.000 |" in result.summary()  # one structure missed, of which SD95 knows nothing
 
 
 def test_intracranial_volume_leaves_csf_out_where_the_reference_hardly_has_any():
-    from synthseg_training.evaluation.scans import _intracranial
-
     data = np.zeros((20, 20, 20), np.uint8)
     data[:10] = 2
     data[10, 0] = 24
     rows = _intracranial({2: 7000.0, 24: 900.0}, Scan(data, np.diag([2.0, 1, 1, 1])))
-    assert rows == {"volume_mm3": 7000.0, "reference_mm3": 8000.0, "error_percent": pytest.approx(-12.5)}
+    assert rows == {
+        "csf": "without",
+        "volume_mm3": 7000.0,
+        "reference_mm3": 8000.0,
+        "error_percent": pytest.approx(-12.5),
+    }
     data[10:15] = 24
     rows = _intracranial({2: 7000.0, 24: 2000.0}, Scan(data, np.diag([2.0, 1, 1, 1])))
-    assert rows == {"volume_mm3": 9000.0, "reference_mm3": 12000.0, "error_percent": pytest.approx(-25)}
+    assert rows["csf"] == "with" and rows["volume_mm3"] == 9000 and rows["reference_mm3"] == 12000
+    assert rows["error_percent"] == pytest.approx(-25)
 
 
 def test_volume_differences_are_relative_to_the_mean():
-    from synthseg_training.evaluation.scans import _difference
-
     assert _difference(90.0, 110.0) == pytest.approx(20)
     assert np.isnan(_difference(0.0, 0.0))
 
@@ -181,21 +218,28 @@ def test_bars_are_read_and_judged(tmp_path):
 
 
 def test_a_power_law_is_recovered_and_extrapolated():
+    steps = np.array([1000, 2000, 4000, 8000, 16000, 32000])
+    for floor in (0.0, 0.1):
+        true = lambda x, floor=floor: 1 - floor - 3 * x**-0.3  # noqa: E731
+        law = PowerLaw.fit(steps, true(steps))
+        assert law.floor == pytest.approx(floor, abs=1e-3) and law.rate == pytest.approx(0.3, abs=1e-3)
+        middle, low, high = law.predict(320_000)
+        assert middle == pytest.approx(true(320_000), abs=1e-3) and high - low < 1e-2
+
+
+def test_a_floor_that_few_noisy_snapshots_cannot_tell_widens_the_prediction_downwards_only():
     steps = np.array([1000, 2000, 4000, 8000, 16000])
-    law = PowerLaw.fit(steps, 1 - 3 * steps**-0.3)
+    law = PowerLaw.fit(steps, 1 - 3 * steps**-0.3 * np.array([1.02, 0.99, 1.01, 0.97, 1.01]))
     middle, low, high = law.predict(160_000)
-    assert middle == pytest.approx(1 - 3 * 160_000**-0.3, abs=1e-6) and high - low < 1e-6
-    noisy = PowerLaw.fit(steps, 1 - 3 * steps**-0.3 * np.array([1.02, 0.99, 1.01, 0.97, 1.01]))
-    middle, low, high = noisy.predict(160_000)
-    assert low < 1 - 3 * 160_000**-0.3 < high
-    with pytest.raises(ValueError, match="at least 4"):
-        PowerLaw.fit(steps[:3], [0.1, 0.2, 0.3])
+    assert law.floor == 0 and "0.000 +" not in str(law)
+    assert low < 1 - 3 * 160_000**-0.3 < high and middle - low > high - middle
+    with pytest.raises(ValueError, match="at least 5"):
+        PowerLaw.fit(steps[:4], [0.1, 0.2, 0.3, 0.4])
+    with pytest.raises(ValueError, match="below 1"):
+        PowerLaw.fit(steps, [0.1, 0.2, 0.3, 0.4, 1.0])
 
 
 def test_snapshots_become_a_curve(scans, model, tmp_path):
-    from synthseg_training.training import checkpoint
-    from synthseg_training.training.recipe import Recipe, Stage
-
     recipe = Recipe(
         "tiny", [Stage(steps=1, crop=16)], network={"architecture": "fast", "widths": [4, 8], "fine_width": 4}
     )
@@ -207,7 +251,19 @@ def test_snapshots_become_a_curve(scans, model, tmp_path):
         paths.append(tmp_path / f"weights-{step}.pt")
         checkpoint.save(paths[-1], {"state": FastUNet(widths=(4, 8), fine_width=4).state_dict(), "step": step})
     with pytest.warns(UserWarning, match="Nothing was segmented"):  # the networks are random
-        curve = learning_curve(scans, recipe, paths, names=["a"], report=lambda line: None)
+        curve = learning_curve(scans, paths, recipe=recipe, names=["a"], fast=True, report=lambda line: None)
     assert list(curve["steps"]) == [10, 20] and set(curve["scan"]) == {"a"}
-    assert draw(curve, tmp_path / "curve.png").startswith("Fewer than four")
+    assert draw(curve, tmp_path / "few.png").startswith("Fewer than 5")
+    with pytest.raises(ValueError, match="both of step 10"), pytest.warns(UserWarning, match="Nothing"):
+        learning_curve(scans, [paths[1], paths[1]], recipe=recipe, names=["a"], report=lambda line: None)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        learning_curve(scans, paths, names=["a"])
+
+
+def test_a_curve_of_enough_snapshots_is_drawn_with_its_prediction(tmp_path):
+    steps = np.array([100, 200, 400, 800, 1600])
+    curve = pd.DataFrame({"steps": [*steps, *steps], "scan": ["a"] * 5 + ["b"] * 5})
+    curve["dice"] = np.tile(1 - steps**-0.25, 2)
+    text = draw(curve, tmp_path / "curve.png")
+    assert f"Dice {1 - 16000**-0.25:.3f} (95 %" in text and "after 16,000 steps" in text
     assert (tmp_path / "curve.png").stat().st_size > 5000

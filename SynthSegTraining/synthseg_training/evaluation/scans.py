@@ -40,10 +40,11 @@ class Evaluation:
     slices : DataFrame
         Columns ``scan, direction, spacing_mm, label, structure, dice, dice_thin``.
     rescans : DataFrame
-        Columns ``first, second, label, structure, difference_percent``: 200 |a - b| / (a + b) of the volumes.
+        Columns ``first, second, label, structure, first_mm3, second_mm3, difference_percent``: 200 |a - b| / (a + b) of
+        the volumes.
     intracranial : DataFrame
-        Columns ``scan, volume_mm3, reference_mm3, error_percent``: of all structures together, without CSF on both
-        sides where the reference does not draw it around the brain.
+        Columns ``scan, csf, volume_mm3, reference_mm3, error_percent``: of all structures together; ``csf`` is
+        "without" where the reference does not draw CSF around the brain, and it is left out on both sides.
     facts : dict
         Weights' hashes, settings, seconds.
     """
@@ -56,29 +57,53 @@ class Evaluation:
     facts: dict
 
     def measures(self) -> dict[str, float]:
-        """Return the means by name: ``dice fs`` of the scans fs*, ``sd95``, ``slices axial 5``, ``rescan a b``, ..."""
+        """Return what a :class:`~synthseg_training.evaluation.bars.Bar` may ask for, by name.
+
+        ``dice``, ``sd95`` and ``dice fs``, ``sd95 fs`` (mean over scans, and over those named fs*); ``slices axial 5``
+        and ``slices 5`` (Dice points lost, the mean over directions); ``agreement b a`` of a contrast with its T1 and
+        ``agreement SUBJECT``, their mean; ``rescan a b`` and ``rescan a b weighted`` (volume differences in percent,
+        mean over structures and weighted by their volumes); ``intracranial`` and ``intracranial largest`` (mean and
+        largest absolute error in percent).
+        """
         found: dict[str, float] = {}
         if len(self.scores):
             by_scan = self.scores.groupby("scan")[["dice", "sd95_mm"]].mean()
             by_group = by_scan.groupby(group_of).mean()
-            found |= {f"dice {group}": row["dice"] for group, row in by_group.iterrows()}
-            found |= {"dice": by_scan["dice"].mean(), "sd95": by_scan["sd95_mm"].mean()}
-        for (direction, spacing), rows in self.slices.groupby(["direction", "spacing_mm"]):
-            found[f"slices {direction} {spacing:g}"] = 100 * (rows["dice_thin"] - rows["dice"]).mean()
-        for (first, second), rows in self.agreement.groupby(["reference", "scan"]):
-            found[f"agreement {second} {first}"] = rows["dice"].mean()
+            for name, column in (("dice", "dice"), ("sd95", "sd95_mm")):
+                found |= {f"{name} {group}": value for group, value in by_group[column].items()}
+                found[name] = by_scan[column].mean()
+        by_slice = self._losses().groupby(["direction", "spacing_mm"])["points"].mean()
+        found |= {f"slices {direction} {spacing:g}": loss for (direction, spacing), loss in by_slice.items()}
+        found |= {f"slices {spacing:g}": loss for spacing, loss in by_slice.groupby("spacing_mm").mean().items()}
+        by_pair = self.agreement.groupby(["reference", "scan"])["dice"].mean()
+        found |= {f"agreement {scan} {reference}": value for (reference, scan), value in by_pair.items()}
+        by_subject = by_pair.groupby(lambda pair: subject_of(pair[0])).mean()
+        found |= {f"agreement {subject}": value for subject, value in by_subject.items()}
         for (first, second), rows in self.rescans.groupby(["first", "second"]):
-            found[f"rescan {first} {second}"] = rows["difference_percent"].mean()
+            difference, total = rows["difference_percent"], rows["first_mm3"] + rows["second_mm3"]
+            found[f"rescan {first} {second}"] = difference.mean()
+            found[f"rescan {first} {second} weighted"] = (difference * total).sum() / total.sum()
         if len(self.intracranial):
-            found["intracranial"] = self.intracranial["error_percent"].abs().mean()
-        return {name: float(value) for name, value in found.items()}
+            error = self.intracranial["error_percent"].abs()
+            found |= {"intracranial": error.mean(), "intracranial largest": error.max()}
+        return {name: float(value) for name, value in found.items() if not np.isnan(value)}
+
+    def _losses(self) -> pd.DataFrame:
+        """Return the Dice points lost on thick slices: columns ``scan, direction, spacing_mm, points``."""
+        points = 100 * (self.slices["dice_thin"] - self.slices["dice"])
+        return (
+            self.slices.assign(points=points)
+            .groupby(["scan", "direction", "spacing_mm"], as_index=False)["points"]
+            .mean()
+        )
 
     def summary(self) -> str:
         """Return the tables as Markdown."""
         weights = ", ".join(f"{name} `{sha[:12]}`" for name, sha in self.facts["weights"].items())
         parts = [f"Weights {weights}, {self.facts['settings']}."]
         if len(self.scores):
-            by_scan = self.scores.groupby("scan")[["dice", "sd95_mm"]].mean()
+            scores = self.scores.assign(missed=self.scores["dice"].eq(0))
+            by_scan = scores.groupby("scan").agg({"dice": "mean", "sd95_mm": "mean", "missed": "sum"}).astype(float)
             by_group = by_scan.groupby(group_of).mean().rename(index=lambda name: f"**{name}\\***")
             by_scan = pd.concat([by_scan, by_group, by_scan.mean().to_frame("**mean**").T])
             columns = self.scores.assign(bias_percent=100 * (self.scores.volume_mm3 / self.scores.reference_mm3 - 1))
@@ -88,18 +113,20 @@ class Evaluation:
             parts += [_markdown(by_scan, "scan"), _markdown(by_label.reset_index("label", drop=True), "structure")]
             parts.append(_markdown(self.intracranial.set_index("scan"), "intracranial volume"))
         if len(self.agreement):
-            pairs = self.agreement.groupby(["reference", "scan"])["dice"].mean().reset_index("reference")
+            pairs = self.agreement.groupby(["reference", "scan"], as_index=False)["dice"].mean()
+            for subject, value in pairs.groupby(pairs["reference"].map(subject_of))["dice"].mean().items():
+                pairs.loc[len(pairs)] = ["", f"**{subject}**", value]
             pairs = pairs.rename(columns={"reference": "agreement with", "dice": "Dice"})
-            parts.append(_markdown(pairs, "scan"))
-        if len(self.slices):
-            loss = self.slices.assign(points=100 * (self.slices["dice_thin"] - self.slices["dice"]))
-            table = loss.pivot_table(index="scan", columns=["direction", "spacing_mm"], values="points")
-            table.columns = [f"{direction} {spacing:g} mm" for direction, spacing in table.columns]
+            parts.append(_markdown(pairs.set_index("scan"), "scan"))
+        for spacing, losses in self._losses().groupby("spacing_mm"):
+            table = losses.pivot(index="scan", columns="direction", values="points")
+            table["mean"] = table.mean(axis=1)
             table.loc["**mean**"] = table.mean()
-            parts.append("Dice points lost on thick slices:\n\n" + _markdown(table, "scan"))
-        if len(self.rescans):
-            table = self.rescans.groupby(["first", "second"])["difference_percent"].mean().reset_index("second")
-            parts.append("Volume difference between repeated scans:\n\n" + _markdown(table, "first"))
+            parts.append(f"Dice points lost on slices of {spacing:g} mm:\n\n{_markdown(table, 'scan')}")
+        for (first, second), rows in self.rescans.groupby(["first", "second"]):
+            rows = rows.set_index("structure")[["first_mm3", "second_mm3", "difference_percent"]]
+            rows.loc["**mean**"] = [*rows.iloc[:, :2].sum(), rows["difference_percent"].mean()]
+            parts.append(f"Volumes of {first} and {second}, one subject:\n\n{_markdown(rows, 'structure')}")
         return "\n\n".join(parts) + "\n"
 
     def save(self, folder: Path) -> None:
@@ -115,6 +142,11 @@ class Evaluation:
 def group_of(scan: str) -> str:
     """Return the letters that a scan's name begins with: scans of one source have the same kind of reference."""
     return re.match(r"[A-Za-z]*", scan)[0] or scan
+
+
+def subject_of(scan: str) -> str:
+    """Return what a name ``SUBJECT-CONTRAST`` begins with."""
+    return scan.rpartition("-")[0]
 
 
 def evaluate(
@@ -155,9 +187,9 @@ def evaluate(
     keep : Path, optional
         Folder to write the segmentations to.
     slices : sequence of float
-        Slice spacings in mm to simulate in every direction from scans with a reference and voxels of at most 1.2 mm.
+        Slice spacings in mm to simulate in every direction.
     slices_names : sequence of str
-        Only from these scans.
+        From these scans, which need references; by default from all that have one and voxels of at most 1.2 mm.
     rescans : sequence of pairs of str
         Names of scans of one subject whose volumes ought to be equal.
     report : callable
@@ -166,7 +198,7 @@ def evaluate(
     Raises
     ------
     ScanError
-        When the folder holds no scan of that name pattern.
+        When the folder holds no scan of that name pattern, or lacks one that was asked for.
     """
     folder = Path(folder)
     found = {path.name[: -len(IMAGE_SUFFIX)]: path for path in sorted(folder.glob("*" + IMAGE_SUFFIX))}
@@ -176,9 +208,13 @@ def evaluate(
             f"{folder} holds no scan named NAME{IMAGE_SUFFIX}" + (f" for {', '.join(names)}" if names else "")
         )
     structures = {label: name for label, name in model.names.items() if label not in exclude}
-    unknown = {name for pair in rescans for name in pair} | set(slices_names)
-    if unknown - set(found):
-        raise ScanError(f"{folder} holds no scan named {', '.join(sorted(unknown - set(found)))}")
+    unknown = ({name for pair in rescans for name in pair} | set(slices_names) | set(names)) - set(found)
+    if unknown:
+        raise ScanError(
+            f"{folder} holds no scan named {', '.join(sorted(unknown))}, or it is not among those to evaluate"
+        )
+    if bare := [name for name in slices_names if not (folder / f"{name}{REFERENCE_SUFFIX}").exists()]:
+        raise ScanError(f"{folder} holds no reference ({', '.join(bare)}): what thick slices lose cannot be measured")
     scores, agreement, thick, intracranial, seconds, contrasts, volumes = [], [], [], [], [], {}, {}
 
     def run(scan: Scan | Path):
@@ -203,7 +239,7 @@ def evaluate(
             if sd95:
                 line += f", SD95 {np.nanmean([row['sd95_mm'] for row in rows]):.2f} mm"
             report(f"{line}, {seconds[-1]:.1f} s")
-            if max(scan.voxel_size) > THIN or (slices_names and name not in slices_names):
+            if name not in slices_names if slices_names else max(scan.voxel_size) > THIN:
                 continue
             thin = {row["label"]: row["dice"] for row in rows}
             for spacing in slices:
@@ -217,7 +253,7 @@ def evaluate(
                     loss = np.mean([100 * (thin[row["label"]] - row["dice"]) for row in made])
                     report(f"{name}: {spacing:g} mm {direction} slices lose {loss:.1f} Dice points")
         elif "-" in name:
-            contrasts.setdefault(name.rpartition("-")[0], {})[name] = segmentation
+            contrasts.setdefault(subject_of(name), {})[name] = segmentation
     for group in contrasts.values():
         first = min(group, key=lambda name: (not name.rpartition("-")[2].startswith("t1"), name))
         base = group[first]
@@ -230,6 +266,7 @@ def evaluate(
             report(f"{name}: agreement with {first} {np.mean([row['dice'] for row in rows]):.3f}")
     repeated = [
         {"first": first, "second": second, "label": label, "structure": structure}
+        | {"first_mm3": volumes[first][label], "second_mm3": volumes[second][label]}
         | {"difference_percent": _difference(volumes[first][label], volumes[second][label])}
         for first, second in rescans
         for label, structure in structures.items()
@@ -245,8 +282,10 @@ def evaluate(
         pd.DataFrame(scores, columns=["scan", *compared, "sd95_mm", "volume_mm3", "reference_mm3"]),
         pd.DataFrame(agreement, columns=["scan", "reference", *compared]),
         pd.DataFrame(thick, columns=["scan", "direction", "spacing_mm", *compared, "dice_thin"]),
-        pd.DataFrame(repeated, columns=["first", "second", "label", "structure", "difference_percent"]),
-        pd.DataFrame(intracranial, columns=["scan", "volume_mm3", "reference_mm3", "error_percent"]),
+        pd.DataFrame(
+            repeated, columns=["first", "second", *compared[:2], "first_mm3", "second_mm3", "difference_percent"]
+        ),
+        pd.DataFrame(intracranial, columns=["scan", "csf", "volume_mm3", "reference_mm3", "error_percent"]),
         facts,
     )
 
@@ -266,12 +305,17 @@ def _against(segmentation, reference: Scan, structures: dict[int, str], sd95: bo
     ]
 
 
-def _intracranial(volumes: dict[int, float], reference: Scan) -> dict[str, float]:
+def _intracranial(volumes: dict[int, float], reference: Scan) -> dict[str, float | str]:
     counts = [np.count_nonzero(reference.data), np.count_nonzero(reference.data == CSF)]
     with_csf = counts[1] > LEAST_CSF * counts[0]
     measured = sum(volume for label, volume in volumes.items() if with_csf or label != CSF)
     true = (counts[0] - (0 if with_csf else counts[1])) * float(np.prod(reference.voxel_size))
-    return {"volume_mm3": measured, "reference_mm3": true, "error_percent": 100 * (measured / true - 1)}
+    return {
+        "csf": "with" if with_csf else "without",
+        "volume_mm3": measured,
+        "reference_mm3": true,
+        "error_percent": 100 * (measured / true - 1),
+    }
 
 
 def _difference(first: float, second: float) -> float:

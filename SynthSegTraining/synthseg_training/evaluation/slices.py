@@ -26,10 +26,24 @@ def thick_slices(scan: Scan, direction: str, spacing: float) -> Scan:
         ``axial``, ``coronal`` or ``sagittal``: along the array axis nearest to the patient's.
     spacing : float
         Slice spacing and thickness in mm.
+
+    Returns
+    -------
+    Scan
+        As many slices as fit from the first voxel's outer face on.
+
+    Raises
+    ------
+    ValueError
+        The slices would be thinner than the scan's voxels, or none would fit.
     """
     axis = int(np.abs(scan.affine[DIRECTIONS[direction], :3] / scan.voxel_size).argmax())
     size, step = scan.shape[axis], spacing / scan.voxel_size[axis]
-    centres = (step - 1) / 2 + step * np.arange(max(1, math.floor(size / step)))
+    if not 1 <= step <= size:
+        raise ValueError(
+            f"{direction} slices of {spacing:g} mm cannot be cut from {size} voxels of {scan.voxel_size[axis]:g} mm"
+        )
+    centres = (step - 1) / 2 + step * np.arange(math.floor(size / step))
     matrix = (
         linear_weights(torch.from_numpy(centres), size) @ gaussian_matrix(Resolution().profile * step, size).double()
     )
