@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 
 from synthseg_slicer import quality as judging
-from synthseg_slicer.calibration import FEATURES, Calibration
+from synthseg_slicer.calibration import FEATURES, WIDEST, Calibration
 from synthseg_slicer.pipeline import Segmentation, segment
 from synthseg_slicer.predict import TopPosteriors
 from synthseg_slicer.scan import Scan
 from synthseg_slicer.weights import Model
 from synthseg_training.evaluation.metrics import dice
-from synthseg_training.generation import Generator
+from synthseg_training.generation import Generator, GeneratorConfig
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training.loop import stage_config
 from synthseg_training.training.recipe import Recipe
@@ -27,6 +27,7 @@ SPOILED = ("cropped", "noise", "upside down", "turned", "wrong organ")
 SHARE_SPOILED = 0.3
 COVERAGE = 0.9
 RIDGE = 1.0
+FOLDS = 5
 
 
 def calibrate(
@@ -48,7 +49,7 @@ def calibrate(
     recipe : Recipe
         Whose last stage's generative model draws the scans.
     maps : LabelMapSet
-        Label maps; every second scan is drawn from those that the recipe holds out, if there are any.
+        Label maps; every second scan is drawn from one that the recipe holds out, if there are any.
     samples, crop : int
         Number of scans and their edge in voxels.
     seed : int
@@ -60,40 +61,50 @@ def calibrate(
     -------
     Calibration
     DataFrame
-        One row a scan and structure: ``sample, kind, label, dice, expected`` and the volumes, ``expected`` by a
-        calibration that did not see the scan (five folds).
+        One row a scan and structure: ``sample, map, kind, label, dice, expected, inside`` and the volumes;
+        ``expected``, and whether the true volume lies inside the interval, by a calibration that saw no scan of that
+        label map (five folds).
     """
     config = dataclasses.replace(stage_config(recipe, recipe.stages[-1]), crop=crop)
     held_out = [name for name in recipe.held_out if name in maps.names]
-    sources = [Generator(maps, config)] + ([Generator(maps.subset(held_out), config)] if held_out else [])
+    trained = [name for name in maps.names if name not in held_out]
+    generators = {name: Generator(maps.subset([name]), config) for name in maps.names}
     ids = [label for label in model.ids if label not in (0, 24)]
     frame, values = [], []
-    blank = _blank(model, ids, _anatomy(maps, sources[0], ids), maps.voxel_size**3)
+    blank = _blank(model, ids, _anatomy(maps, config, ids), maps.voxel_size**3)
     draw, chance = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     for sample in range(samples):
-        image, target = sources[sample % len(sources)].sample(draw)
-        kind = SPOILED[sample % len(SPOILED)] if chance.random() < SHARE_SPOILED else "whole"
+        turn, unseen = divmod(sample, 2) if held_out and trained else (sample, bool(held_out))
+        names = held_out if unseen else trained
+        name = names[turn % len(names)]
+        image, target = generators[name].sample(draw)
+        kind = str(chance.choice(SPOILED)) if chance.random() < SHARE_SPOILED else "whole"
         data, truth = spoil(image[0].numpy(), np.array(model.ids)[target.numpy()], kind, chance)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = segment(Scan(data, np.eye(4)), model=model, fast=True)
-        frame += _rows(result, truth, ids, sample, kind)
+        frame += [{"sample": sample, "map": name, "kind": kind, **row} for row in _rows(result, truth, ids)]
         values.append(judging.features(result.top, 1.0, blank)[0])
-        if (sample + 1) % 25 == 0:
+        if (sample + 1) % 25 == 0 or sample + 1 == samples:
             report(f"{sample + 1} of {samples} scans")
     table, values = pd.DataFrame(frame), np.concatenate(values)
-    table["expected"] = np.nan
-    for fold in range(5):
-        test = (table["sample"] % 5 == fold).to_numpy()
+    table["expected"], table["inside"] = np.nan, False
+    several = table["map"].nunique() > 1
+    folds = (table["map"].map(maps.names.index) if several else table["sample"]).to_numpy() % FOLDS
+    for fold in np.unique(folds):
+        test = folds == fold
         part = _fit(blank, table[~test], values[~test])
         table.loc[test, "expected"] = _expected(part, table[test], values[test])
+        table.loc[test, "inside"] = _inside(part, table[test])
     calibration = _fit(blank, table, values)
+    whole = table[(table["kind"] == "whole") & (table["volume"] > 0) & (table["true"] > 0)]
     facts = {
         "samples": samples,
         "spoiled": int((table.groupby("sample")["kind"].first() != "whole").sum()),
         "recipe": recipe.name,
         "mean_absolute_error": float((table["dice"] - table["expected"]).abs().mean()),
         "rank_correlation": float(table["dice"].corr(table["expected"], method="spearman")),
+        "coverage": float(whole["inside"].mean()),
     }
     return dataclasses.replace(calibration, facts=facts), table
 
@@ -136,20 +147,19 @@ def blobs(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
     return np.clip(image, 0, None)
 
 
-def _rows(result: Segmentation, truth: np.ndarray, ids: list[int], sample: int, kind: str) -> list[dict]:
+def _rows(result: Segmentation, truth: np.ndarray, ids: list[int]) -> list[dict]:
     rows = []
     for label in ids:
         found, true = result.labels == label, truth == label
         overlap = dice(found, true) if found.any() or true.any() else 0.0
-        volumes = {"volume": result.volumes[label], "true": int(true.sum())}
-        rows.append({"sample": sample, "kind": kind, "label": label, "dice": overlap, **volumes})
+        rows.append({"label": label, "dice": overlap, "volume": result.volumes[label], "true": int(true.sum())})
     return rows
 
 
-def _anatomy(maps: LabelMapSet, generator: Generator, ids: list[int]) -> list[judging.Shape]:
+def _anatomy(maps: LabelMapSet, config: GeneratorConfig, ids: list[int]) -> list[judging.Shape]:
     """Return size and place of the structures in the label maps themselves."""
-    output, shapes = generator.config.output_ids, []
-    table = generator.config.anatomy.target_table(maps.labels)
+    output, shapes = config.output_ids, []
+    table = config.anatomy.target_table(maps.labels)
     for label_map in maps.maps:
         channels = table[label_map.long()].numpy()
         one = np.ones((1, *channels.shape), np.float16)
@@ -201,9 +211,19 @@ def _fit(blank: Calibration, table: pd.DataFrame, values: np.ndarray) -> Calibra
     )
 
 
+def _order(calibration: Calibration, table: pd.DataFrame) -> np.ndarray:
+    return table["label"].map({label: i for i, label in enumerate(calibration.ids)}).to_numpy()
+
+
+def _inside(calibration: Calibration, table: pd.DataFrame) -> np.ndarray:
+    """Return which true volumes lie inside the interval of their row."""
+    width = np.array(calibration.spread)[_order(calibration, table)] * (1.05 - table["expected"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (np.abs(np.log(table["volume"] / table["true"])) <= np.minimum(width, WIDEST)).to_numpy()
+
+
 def _expected(calibration: Calibration, table: pd.DataFrame, values: np.ndarray) -> np.ndarray:
-    order = table["label"].map({label: i for i, label in enumerate(calibration.ids)}).to_numpy()
-    raw = values @ np.array(calibration.coefficients) + np.array(calibration.intercepts)[order]
+    raw = values @ np.array(calibration.coefficients) + np.array(calibration.intercepts)[_order(calibration, table)]
     return np.where((table["volume"] > 0).to_numpy(), np.clip(raw, 0, 1), 0)
 
 

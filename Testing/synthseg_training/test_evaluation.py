@@ -131,7 +131,9 @@ def test_thick_slices_keep_the_anatomy_in_its_place(direction):
 @pytest.mark.parametrize("spacing", [0.5, 100.0])
 def test_slices_thinner_than_voxels_or_thicker_than_the_scan_are_refused(spacing):
     with pytest.raises(ValueError, match="cannot be cut from 12 voxels of 2 mm"):
-        thick_slices(Scan(np.eye(12, dtype=np.float32).repeat(12).reshape(12, 12, 12), np.diag([2.0, 2, 2, 1])), "axial", spacing)
+        thick_slices(
+            Scan(np.eye(12, dtype=np.float32).repeat(12).reshape(12, 12, 12), np.diag([2.0, 2, 2, 1])), "axial", spacing
+        )
 
 
 def test_everything_that_a_bar_asks_for_is_measured(scans, model, tmp_path):
