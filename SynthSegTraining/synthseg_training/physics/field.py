@@ -5,9 +5,9 @@ Approximations for 0.3 to 7 T, monotone in B0 and voxel-wise, so that mixed voxe
 - R1 = Rw + (R1 - Rw) (B0 / 3)^-0.47, with Rw = 1 / 4.3 s of fluid, which does not depend on B0; rates below Rw are
   left. A fit to T1 = 0.00071 (gamma B0)^0.382 s in white and 0.00116 (gamma B0)^0.376 s in grey matter, gamma B0 in
   Hz (Rooney 2007), within 6 %.
-- R2 = R2 (0.8695 + 0.0145 B0^2), since dephasing by diffusion grows with the square of B0. Against T2 of 87, 76 and 47 ms
-  in frontal grey, 80, 68 and 46 in occipital grey, 80, 71 and 47 in white matter at 1.5, 3 and 7 T (Cox and Gowland
-  2010): within 7 %.
+- R2 = R2 (0.8695 + 0.0145 B0^2), since dephasing by diffusion grows with the square of B0. Against T2 of 87, 76 and
+  47 ms in frontal grey, 80, 68 and 46 in occipital grey, 80, 71 and 47 in white matter at 1.5, 3 and 7 T (Cox and
+  Gowland 2010): within 7 %.
 - R2* = R2 + R2', with R2' (static dephasing by susceptibility) proportional to B0. From the 3 T values of Peters 2007
   (grey 66, white 53 ms) that gives their 1.5 and 7 T values (84 and 33, 66 and 27 ms) within 12 %.
 
