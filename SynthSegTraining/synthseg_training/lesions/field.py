@@ -51,8 +51,8 @@ def interpolate(nodes: Tensor, weights: Sequence[Tensor]) -> Tensor:
 class SmoothNoise:
     """A stationary Gaussian random field of zero mean and unit variance with several octaves, known everywhere.
 
-    White noise on a coarse grid of nodes, filtered by a Gaussian, so that no direction is preferred; each further octave
-    has half the wavelength and half the amplitude. It can be evaluated on any grid, coarse or fine, at little cost.
+    White noise on a coarse grid of nodes, filtered by a Gaussian, so that no direction is preferred; each further
+    octave has half the wavelength and half the amplitude. It can be evaluated on any grid at little cost.
 
     Parameters
     ----------

@@ -137,9 +137,7 @@ class LesionMasks:
             fields[parameters.stage] = replace(fields[parameters.stage], core=mask)
         return list(fields.values())
 
-    def _warped(
-        self, labels: Tensor, parameters: MaskParameters, voxel_size: float, centre: Sequence[float]
-    ) -> Tensor:
+    def _warped(self, labels: Tensor, parameters: MaskParameters, voxel_size: float, centre: Sequence[float]) -> Tensor:
         mask = self.masks[parameters.index].to(labels.device, torch.float32)
         axes = [torch.arange(count, device=labels.device) * voxel_size - c for count, c in zip(labels.shape, centre)]
         extent = [count * voxel_size for count in labels.shape]

@@ -249,7 +249,7 @@ class _Growth:
     """One focus grown in one brain."""
 
     MARGIN = 6.0
-    """By how many mm the level on the fine grid may exceed the one found on the coarse grid."""
+    """By how many mm the level on the fine grid may exceed the upper estimate of the coarse grid."""
 
     def __init__(self, brain: Brain, focus: Focus):
         self.brain, self.focus = brain, focus
@@ -274,10 +274,10 @@ class _Growth:
         """Pick the seed in the territory on the wanted side, else on the other side, else in any tissue."""
         brain, focus = self.brain, self.focus
         territory = brain.weight(focus.territory)
+        weights = on_side = territory * (brain.side * focus.side >= 0)
         if focus.wedge:
-            territory = territory * (brain.kind == CORTEX)
-        weights = territory * (brain.side * focus.side >= 0)
-        for fallback in (territory, (brain.kind != NONE).float()):
+            weights = on_side * (brain.kind == CORTEX)
+        for fallback in (on_side, territory, (brain.kind != NONE).float()):
             if weights.sum() > 0.5:
                 break
             weights = fallback
@@ -311,7 +311,7 @@ class _Growth:
         """Return distance plus noise in mm on the grid spanned by the axes."""
         focus, device = self.focus, axes[0].device
         x = [axis - origin for axis, origin in zip(axes, self.seed)]
-        if focus.wedge:
+        if focus.wedge and self.kind == CORTEX:
             inward = self._inward()
             length = inward.norm().clamp(min=12.0)
             outward = -inward / inward.norm().clamp(min=1e-3)
@@ -331,8 +331,7 @@ class _Growth:
     def _inward(self) -> Tensor:
         """Return the way from the seed to the wedge's tip in mm."""
         brain = self.brain
-        same = (brain.kind != NONE) & (brain.side == self.side)
-        same &= (brain.kind == CEREBELLUM) if self.kind == CEREBELLUM else brain.cerebral
+        same = brain.cerebral & (brain.side == self.side)
         centre = brain.points[:, same].mean(1)
         seed = torch.tensor(self.seed)
         # The feeders run from the middle of the hemisphere's length, but not all from one point.
@@ -346,7 +345,8 @@ class _Growth:
         coarse += self.offsets[self._indices(brain, slice(None), coarse=True)]
         allowed = coarse < FORBIDDEN / 2
         spacing = brain.step * brain.voxel_size
-        count = int(min(max(focus.volume * 1000 / spacing**3, 1), max(0.9 * allowed.sum().item(), 1)))
+        # Coarse voxels estimate the level only roughly: leave room for a third more of them.
+        count = int(min(1.3 * focus.volume * 1000 / spacing**3 + 2, max(0.9 * allowed.sum().item(), 1)))
         limit = coarse.flatten().kthvalue(count).values.item() + self.MARGIN
         window = self._window(coarse < limit + focus.softness)
         device = target.core.device
@@ -355,18 +355,17 @@ class _Growth:
             for part in window
         ]
         weights = [
-            linear_weights(
-                (torch.arange(part.start, part.stop, device=device) - start) / brain.step, len(coarse_axis)
-            )
+            linear_weights((torch.arange(part.start, part.stop, device=device) - start) / brain.step, len(coarse_axis))
             for part, start, coarse_axis in zip(window, brain.starts, brain.axes)
         ]
         level = self.level(axes).add_(interpolate(self.cost.to(device), weights))
+        slope = _slope(level, brain.voxel_size)
         level += self.offsets.to(device)[self._indices(brain, window)]
         level.addcmul_((taken[window] > 0.2).float(), torch.tensor(FORBIDDEN, device=device))
         count = min(max(round(focus.volume * 1000 / brain.voxel_size**3), 1), level.numel())
         threshold = level.flatten().kthvalue(count).values.clamp(max=limit)
         free = (level < FORBIDDEN / 2) * (1 - taken[window])
-        inside = threshold - level  # depth in mm
+        inside = (threshold - level).div_(slope)  # about the depth in mm
         whole = inside.div(focus.softness).add_(0.5).clamp_(0, 1).mul_(free)
         core = whole
         texture = self.texture(axes) if self.texture else None
@@ -412,9 +411,19 @@ def _plane(normal: Sequence[float], x: Sequence[Tensor]) -> Tensor:
     return (normal[0] * x[0][:, None, None] + normal[1] * x[1][:, None]) + normal[2] * x[2]
 
 
+def _slope(level: Tensor, voxel_size: float) -> Tensor:
+    """Return the length of the gradient, kept from extremes; outermost voxels repeat their neighbours' differences."""
+    squares = torch.zeros_like(level)
+    for axis, count in enumerate(level.shape):
+        if count > 2:
+            first = squares.narrow(axis, 1, count - 2)
+            first.add_((level.narrow(axis, 2, count - 2) - level.narrow(axis, 0, count - 2)).square_())
+            squares.select(axis, 0).copy_(squares.select(axis, 1))
+            squares.select(axis, count - 1).copy_(squares.select(axis, count - 2))
+    return squares.sqrt_().div_(2 * voxel_size).clamp_(0.5, 8.0)
+
+
 def _pick(rng: torch.Generator, shares: dict[str, float]) -> str:
     """Return one of the keys, drawn by their shares."""
     weights = torch.tensor(list(shares.values()))
     return list(shares)[int(torch.multinomial(weights, 1, generator=rng))]
-
-

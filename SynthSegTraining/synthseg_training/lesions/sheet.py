@@ -77,7 +77,7 @@ def write_sheet(
         main = foci[0]
         wedge = " wedge" if main.wedge else ""
         total = whole.sum() * voxel_size**3 / 1000
-        caption = f"{main.territory}{wedge}, {len(foci)} foci, {sum(f.volume for f in foci):.1f} ml ({total:.1f})"
+        caption = f"{main.territory}{wedge}, foci: {len(foci)}, {sum(f.volume for f in foci):.1f} ml ({total:.1f})"
         row[1].set_title(caption, color="white", fontsize=8)
     with atomic(path) as partial:
         figure.savefig(partial, format="png", dpi=110)

@@ -20,8 +20,8 @@ TERRITORIES = ("mca", "aca", "pca", "deep", "watershed", "brain-stem", "cerebell
 KINDS = ("none", "cortex", "white", "striatum", "thalamus", "brain-stem", "cerebellum")
 NONE, CORTEX, WHITE, STRIATUM, THALAMUS, BRAINSTEM, CEREBELLUM = range(len(KINDS))
 
-# FreeSurfer labels of the left side, their right partners, and the midline ones. The lesions (25) and vessels (30, mostly
-# perivascular spaces) of the maps lie in white matter; the ventral diencephalon (28) is fed like the thalamus.
+# FreeSurfer labels of the left side and their right partners. The lesions (25) and vessels (30, mostly perivascular
+# spaces) of the maps lie in white matter; the ventral diencephalon (28) is fed like the thalamus.
 _LEFT = {2: WHITE, 25: WHITE, 30: WHITE, 3: CORTEX, 17: CORTEX, 18: CORTEX, 11: STRIATUM, 12: STRIATUM, 13: STRIATUM,
          26: STRIATUM, 10: THALAMUS, 28: THALAMUS, 7: CEREBELLUM, 8: CEREBELLUM}  # fmt: skip
 _RIGHT = {2: 41, 25: 57, 30: 62, 3: 42, 17: 53, 18: 54, 11: 50, 12: 51, 13: 52, 26: 58, 10: 49, 28: 60, 7: 46, 8: 47}
@@ -95,9 +95,9 @@ class Brain:
         forward = forward / forward.norm()
         upward = torch.linalg.cross(across, forward)
         x = torch.einsum("i,in->n", across, inside)
-        middle = [values for values in (x[sides < 0].quantile(0.98) if left.numel() else None,
-                                        x[sides > 0].quantile(0.02) if right.numel() else None) if values is not None]  # fmt: skip
-        offset = sum(middle) / len(middle)
+        # The inner borders of both sides; of the only one in a crop that holds no other.
+        inner = [x[sides * sign > 0].mul(sign).quantile(0.02) * sign for sign in (-1, 1) if (sides == sign).any()]
+        offset = sum(inner) / len(inner)
         lateral = torch.einsum("i,ixyz->xyz", across, self.points) - offset
         ends = (x - offset).abs().quantile(0.98).clamp(min=1.0)
         result = [lateral.abs() / ends]
@@ -135,7 +135,7 @@ class Brain:
         if territory == "watershed":
             border = 4 * torch.maximum(aca * (1 - aca), pca * (1 - pca))
             return border * ((kind == CORTEX) | (kind == WHITE))
-        mca = (1 - aca) * (1 - pca)
+        mca = 1 - aca - pca
         # The nuclei have their own feeders, wherever they lie.
         own = {"mca": (mca, STRIATUM), "aca": (aca, None), "pca": (pca, THALAMUS)}
         weight, nucleus = own[territory]
