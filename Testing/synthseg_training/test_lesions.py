@@ -174,7 +174,7 @@ def test_a_crop_with_one_tissue_only_takes_the_lesion_there(label):
 
 def test_the_rim_parts_the_cavity_from_healthy_tissue(head):
     shapes = LesionShapes(multifocal=0, stages={"chronic": 1.0}, rim=1, rim_width=(5.0, 6.0), softness=(0.5, 0.6))
-    chronic = shapes.apply(head, [of(shapes, "mca", 1, 40.0)], VOXEL)[0]
+    chronic = shapes.apply(head, [of(shapes, "mca", 1, 40.0, white=1.0)], VOXEL)[0]
     cavity = chronic.core > 0.5
     beside = _extreme(cavity.float(), torch.maximum).bool() & ~cavity
     tissue = torch.isin(head, torch.tensor([2, 3, 41, 42]))
@@ -200,6 +200,14 @@ def test_foci_of_one_patient_do_not_overlap(head):
         fields = shapes.apply(head, shapes.draw(rng), VOXEL)
         assert whole(fields).max() <= 1 + 1e-6
         assert all(field.whole.max() > 0.3 and field.core.min() >= 0 and field.rim.min() >= 0 for field in fields)
+
+
+def test_a_satellite_finds_its_place_beside_a_large_lesion(head):
+    foci = [of(UNIFOCAL, "mca", 0, 120.0), of(UNIFOCAL, "mca", 1, 8.0, side=1)]
+    foci[0] = replace(foci[0], side=1)
+    for place in (0.1, 0.3, 0.5, 0.7, 0.9):
+        lesion = whole(UNIFOCAL.apply(head, [foci[0], replace(foci[1], place=place)], VOXEL))
+        assert (lesion >= 0.5).sum() * VOXEL**3 / 1000 == pytest.approx(128, rel=0.02)
 
 
 def test_softer_edges_have_more_partial_voxels(head):

@@ -34,6 +34,9 @@ from .territories import (
 FORBIDDEN = 1e4
 """Level in mm of tissue that a lesion may not enter."""
 
+TAKEN = 0.2
+"""Share of a voxel above which it belongs to an earlier focus."""
+
 
 def _shares() -> dict[str, float]:
     return {
@@ -177,7 +180,8 @@ class LesionShapes:
             own = stage if stage != "mixed" else STAGES[integer(rng, 2)]
             if stage == "mixed" and number == 1:
                 own = STAGES[1 - STAGES.index(foci[0].stage)]
-            foci.append(self._draw_focus(rng, territory, side, max(volume * size / sum(sizes), 0.05), own))
+            own_volume = min(max(volume * size / sum(sizes), 0.05), self.volumes[territory][2])
+            foci.append(self._draw_focus(rng, territory, side, own_volume, own))
         return tuple(foci)
 
     def _draw_volume(self, rng: torch.Generator, territory: str) -> float:
@@ -204,7 +208,7 @@ class LesionShapes:
             roughness=uniform(rng, 0.05, 0.15) if compact else uniform(rng, 0.15, 0.4),
             seed=integer(rng, 2**62),
             hold=uniform(rng, 2, 6) if compact else uniform(rng, 20, 50),
-            white=0.0 if compact else 2.5 * torch.randn((), generator=rng).item(),
+            white=0.0 if compact else uniform(rng, 0, 4),  # grey matter dies first
             nuclei=own_nuclei if cortical else 0.0,
             softness=uniform(rng, *self.softness),
             stage=stage,
@@ -237,22 +241,22 @@ class LesionShapes:
         """
         fields = empty_fields(labels)
         brain = Brain(labels, voxel_size, ids)
-        if (brain.kind == NONE).all():
-            return list(fields.values())
         taken = torch.zeros(labels.shape, device=labels.device)
         for focus in foci:
-            _Growth(brain, focus).add_to(fields[focus.stage], taken)
+            free = (brain.kind != NONE) & (brain.coarse(taken) < TAKEN)
+            if free.any():
+                _Growth(brain, focus, free).add_to(fields[focus.stage], taken)
         return list(fields.values())
 
 
 class _Growth:
-    """One focus grown in one brain."""
+    """One focus grown in one brain, where it is free on the coarse grid."""
 
     MARGIN = 6.0
     """By how many mm the level on the fine grid may exceed the upper estimate of the coarse grid."""
 
-    def __init__(self, brain: Brain, focus: Focus):
-        self.brain, self.focus = brain, focus
+    def __init__(self, brain: Brain, focus: Focus, free: Tensor):
+        self.brain, self.focus, self.free = brain, focus, free
         index = self._seed_index()
         self.seed = [axis[i].item() for axis, i in zip(brain.axes, index)]
         self.kind, self.side = int(brain.kind[index]), int(brain.side[index])
@@ -261,7 +265,7 @@ class _Growth:
         texture = focus.seed ^ 1
         self.texture = SmoothNoise(texture, 16.0, brain.extent, octaves=2) if focus.rim or focus.mottle else None
         # Territories are smooth: they are interpolated from the coarse grid.
-        self.cost = focus.hold * (1 - brain.weight(self._territory()))
+        self.cost = focus.hold * (1 - brain.extent_of(self._territory()))
         axes = torch.tensor([math.exp(-value + sum(focus.stretch) / 3) for value in focus.stretch])
         root = torch.diag(axes) @ affine_matrix(focus.rotation, [1.0] * 3, [0.0] * 6)
         self.metric = root.T @ root
@@ -273,11 +277,11 @@ class _Growth:
     def _seed_index(self) -> tuple[int, ...]:
         """Pick the seed in the territory on the wanted side, else on the other side, else in any tissue."""
         brain, focus = self.brain, self.focus
-        territory = brain.weight(focus.territory)
+        territory = brain.weight(focus.territory) * self.free
         weights = on_side = territory * (brain.side * focus.side >= 0)
         if focus.wedge:
             weights = on_side * (brain.kind == CORTEX)
-        for fallback in (on_side, territory, (brain.kind != NONE).float()):
+        for fallback in (on_side, territory, self.free.float()):
             if weights.sum() > 0.5:
                 break
             weights = fallback
@@ -342,7 +346,8 @@ class _Growth:
         """Add the focus to a field, in place; ``taken`` is the share of each voxel that earlier foci have."""
         focus, brain = self.focus, self.brain
         coarse = self.level(brain.axes) + self.cost
-        coarse += self.offsets[self._indices(brain, slice(None), coarse=True)]
+        coarse += self.offsets[brain.indices]
+        coarse[~self.free] = FORBIDDEN
         allowed = coarse < FORBIDDEN / 2
         spacing = brain.step * brain.voxel_size
         # Coarse voxels estimate the level only roughly: leave room for a third more of them.
@@ -360,8 +365,8 @@ class _Growth:
         ]
         level = self.level(axes).add_(interpolate(self.cost.to(device), weights))
         slope = _slope(level, brain.voxel_size)
-        level += self.offsets.to(device)[self._indices(brain, window)]
-        level.addcmul_((taken[window] > 0.2).float(), torch.tensor(FORBIDDEN, device=device))
+        level += self.offsets.to(device)[brain.labels[window].long().clamp_(max=len(brain.ids) - 1)]
+        level[taken[window] > TAKEN] = FORBIDDEN
         count = min(max(round(focus.volume * 1000 / brain.voxel_size**3), 1), level.numel())
         threshold = level.flatten().kthvalue(count).values.clamp(max=limit)
         free = (level < FORBIDDEN / 2) * (1 - taken[window])
@@ -378,12 +383,6 @@ class _Growth:
         taken[window] += whole
         target.core[window] += core
         target.rim[window] += whole - core
-
-    def _indices(self, brain: Brain, window, coarse: bool = False) -> Tensor:
-        labels = brain.labels
-        if coarse:
-            labels = labels[tuple(slice(start, None, brain.step) for start in brain.starts)].cpu()
-        return labels[window].long().clamp_(max=len(brain.ids) - 1)
 
     def _window(self, wanted: Tensor) -> tuple[slice, ...]:
         """Return the part of the fine grid around all coarse voxels that are wanted, and around the seed."""

@@ -54,14 +54,17 @@ class Brain:
         self.ids = list(range(max(KIND_OF) + 2)) if ids is None else list(ids)
         self.step = max(1, round(STEP / voxel_size))
         self.starts = [min(self.step, length) // 2 for length in labels.shape]
-        coarse = labels[tuple(slice(start, None, self.step) for start in self.starts)].cpu()
-        coarse = coarse.long().clamp_(max=len(self.ids) - 1)
-        self.kind = self.table(KIND_OF)[coarse]
-        self.side = self.table(SIDE_OF)[coarse]
+        self.indices = self.coarse(labels).long().clamp_(max=len(self.ids) - 1)
+        self.kind = self.table(KIND_OF)[self.indices]
+        self.side = self.table(SIDE_OF)[self.indices]
         self.axes = [
-            (start + self.step * torch.arange(count)) * voxel_size for start, count in zip(self.starts, coarse.shape)
+            (start + self.step * torch.arange(count)) * voxel_size for start, count in zip(self.starts, self.kind.shape)
         ]
         self.extent = [length * voxel_size for length in labels.shape]
+
+    def coarse(self, volume: Tensor) -> Tensor:
+        """Return the values of a volume ``[x, y, z]`` at the coarse grid, on the CPU."""
+        return volume[tuple(slice(start, None, self.step) for start in self.starts)].cpu()
 
     def table(self, values: dict[int, float], default: float = 0) -> Tensor:
         """Return a lookup table with a value for each value of ``labels``; ids beyond it are clamped to its end."""
@@ -120,25 +123,29 @@ class Brain:
         temporal = above(-superior, -0.24 - 0.1 * (0.5 - anterior)) * above(-anterior, -0.55) * above(-lateral, -0.6)
         return aca, torch.maximum(occipital, temporal) * (1 - aca)
 
-    def weight(self, territory: str) -> Tensor:
-        """Return how much of each coarse voxel's tissue belongs to a territory: ``[a, b, c]`` in [0, 1], both sides."""
-        kind = self.kind
-        if territory in ("brain-stem", "cerebellum"):
-            return (kind == KINDS.index(territory)).float()
-        if not self.cerebral.any():
-            return torch.zeros(kind.shape)
+    def extent_of(self, territory: str) -> Tensor:
+        """Return how far each coarse voxel belongs to a territory by its position alone: ``[a, b, c]`` in [0, 1]."""
+        if territory in ("brain-stem", "cerebellum") or not self.cerebral.any():
+            return torch.ones(self.kind.shape)
         if territory == "deep":
-            nuclei = ((kind == STRIATUM) | (kind == THALAMUS)).float()
-            near = F.avg_pool3d(nuclei[None], 3, 1, 1)[0].clamp_(max=0.5) * 2  # the internal capsule and what is near
-            return torch.where((kind >= WHITE) & (kind <= THALAMUS), torch.maximum(near, nuclei), 0.0)
+            nuclei = ((self.kind == STRIATUM) | (self.kind == THALAMUS)).float()
+            return F.avg_pool3d(nuclei[None], 3, 1, 1)[0].mul_(2).clamp_(max=1)  # with the internal capsule
         aca, pca = self._cortical
         if territory == "watershed":
-            border = 4 * torch.maximum(aca * (1 - aca), pca * (1 - pca))
-            return border * ((kind == CORTEX) | (kind == WHITE))
-        mca = 1 - aca - pca
+            return 4 * torch.maximum(aca * (1 - aca), pca * (1 - pca))
+        return {"mca": 1 - aca - pca, "aca": aca, "pca": pca}[territory]
+
+    def weight(self, territory: str) -> Tensor:
+        """Return how much of each coarse voxel's tissue belongs to a territory: ``[a, b, c]`` in [0, 1], both sides."""
+        kind, extent = self.kind, self.extent_of(territory)
+        if territory in ("brain-stem", "cerebellum"):
+            return extent * (kind == KINDS.index(territory))
+        if territory == "deep":
+            nuclei = (kind == STRIATUM) | (kind == THALAMUS)
+            return torch.where(nuclei, 1.0, extent * (kind == WHITE))
+        if territory == "watershed":
+            return extent * ((kind == CORTEX) | (kind == WHITE))
         # The nuclei have their own feeders, wherever they lie.
-        own = {"mca": (mca, STRIATUM), "aca": (aca, None), "pca": (pca, THALAMUS)}
-        weight, nucleus = own[territory]
-        for other in (STRIATUM, THALAMUS):
-            weight = torch.where(kind == other, 1.0 if other == nucleus else 0.0, weight)
-        return weight * self.cerebral
+        for nucleus, feeder in ((STRIATUM, "mca"), (THALAMUS, "pca")):
+            extent = torch.where(kind == nucleus, float(territory == feeder), extent)
+        return extent * self.cerebral
