@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -118,8 +119,15 @@ def test_a_good_result_gets_a_high_score_an_interval_and_no_warning(calibration)
 @pytest.mark.parametrize("spoiled", [{"upside_down": True}, {"cut": 10}, {"certainty": 0.5}])
 def test_a_spoiled_result_is_called_doubtful_in_plain_words(calibration, spoiled):
     verdict = judge(head(**spoiled), 1.0, NAMES, calibration)
-    assert len(verdict.warnings) == 1 and verdict.scan < judge(head(), 1.0, NAMES, calibration).scan
+    assert verdict.warnings and verdict.scan < judge(head(), 1.0, NAMES, calibration).scan
     assert any(text in verdict.warnings[0] for text in ("probably wrong", "expected Dice is low"))
+
+
+def test_a_cut_brain_is_called_cut_however_good_the_rest_is(calibration):
+    good = dataclasses.replace(calibration, coefficients=[0.0] * len(FEATURES), intercepts=[0.95] * 3)
+    (warning,) = judge(head(cut=5), 1.0, NAMES, good).warnings
+    assert "reaches the border" in warning
+    assert judge(head(cut=3), 1.0, NAMES, good).warnings == []
 
 
 def test_a_single_bad_structure_is_named(calibration):

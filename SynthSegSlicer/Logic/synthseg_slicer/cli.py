@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("segment", help="segment one or more scans", epilog=EPILOG)
     run.set_defaults(run=_segment)
     run.add_argument("input", nargs="+", metavar="IN", help="scans, DICOM folders, folders of scans, .txt lists")
+    run.add_argument(
+        "--task",
+        choices=("brain", "stroke"),
+        default="brain",
+        help="brain: anatomy (default); stroke: stroke lesions, all scans being of one head",
+    )
     run.add_argument("-o", "--output", required=True, metavar="OUT", help="file for one scan, folder for several")
     run.add_argument("--volumes", metavar="CSV", help="volumes in mm³; for several scans one table, a row a scan")
     run.add_argument("--posteriors", metavar="FILE", help="soft posteriors, 4D NIfTI (one scan only)")
@@ -58,11 +64,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-refine", dest="refine", action="store_false", help="leave borders where the network drew them"
     )
+    run.add_argument(
+        "--robust", action=argparse.BooleanOptionalAction, help="smooth a noisy scan first; judged by default"
+    )
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N, mps")
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     run.add_argument("--model", metavar="FILE.pt", help="other weights, with their card FILE.json beside them")
     run.add_argument("--skip-existing", action="store_true", help="leave out scans whose output exists already")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    stroke = run.add_argument_group("task stroke", "--volumes has a row a lesion, --posteriors their probability")
+    stroke.add_argument("--loads", metavar="CSV", help="how much of each structure and hemisphere is lesion")
+    stroke.add_argument(
+        "--no-anatomy", dest="anatomy", action="store_false", help="lesions only, no structures, sides and loads"
+    )
+    stroke.add_argument("--flips", type=int, metavar="1|2|8", help="passes a scan; what the weights know by default")
+    stroke.add_argument(
+        "--no-register", dest="register", action="store_false", help="trust the headers of scans on other grids"
+    )
 
     demo = commands.add_parser("demo", help="segment the MNI152 template that nilearn carries")
     demo.set_defaults(run=_demo)
@@ -85,6 +103,11 @@ def _segment(options: argparse.Namespace) -> int:
             raise OptionError("--threads must be at least 1.")
         torch.set_num_threads(options.threads)
     scans = find_scans(options.input)
+    if options.task == "stroke":
+        return _stroke(scans, options)
+    for option, given in (("loads", options.loads), ("flips", options.flips)):
+        if given:
+            raise OptionError(f"--{option} belongs to the task stroke. Add --task stroke, or leave it out.")
     several = len(scans) > 1 or len(options.input) > 1 or not _is_scan(options.input[0])
     if not several:
         outputs = {"volumes": options.volumes, "posteriors": options.posteriors, "picture": options.picture}
@@ -95,6 +118,34 @@ def _segment(options: argparse.Namespace) -> int:
     if options.posteriors or options.picture:
         raise OptionError("--posteriors and --picture take one scan; for several, segment them one at a time.")
     return _many(output_names(scans, Path(options.output)), options)
+
+
+def _stroke(scans: list[Path], options: argparse.Namespace) -> int:
+    """Segment the lesions of one head from all its scans."""
+    from .stroke import segment_lesions
+
+    if options.skip_existing and Path(options.output).exists():
+        return 0
+    with _progress_bar(options.quiet) as progress:
+        result = segment_lesions(
+            scans,
+            options.output,
+            anatomy=options.anatomy,
+            flips=options.flips,
+            device=options.device,
+            native=options.native,
+            register=options.register,
+            probability=options.posteriors,
+            volumes=options.volumes,
+            loads=options.loads,
+            picture=options.picture,
+            model=options.model,
+            progress=progress,
+        )
+    _print_warnings(result)
+    count = len(result.lesions)
+    print(f"{count} lesion{'' if count == 1 else 's'}, {result.volume / 1000:.1f} ml")
+    return 0
 
 
 def _is_scan(path: str) -> bool:
@@ -158,6 +209,7 @@ def _one(scan: Path, output: Path, options: argparse.Namespace, prefix: str = ""
             native=options.native,
             contrast=options.contrast,
             refined=options.refine,
+            robust=options.robust,
             model=model or options.model,
             progress=progress,
             **outputs,

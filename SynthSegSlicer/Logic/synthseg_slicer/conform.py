@@ -29,6 +29,11 @@ CT_WINDOW_HU = (0.0, 80.0)
 HEAD_MARGIN = 16
 """Voxels kept around the head by :func:`crop_to_head`, several times the thickness of dark scalp, skull or CSF."""
 
+HEAD_MEAN, HEAD_SPREAD = 0.45, 0.22
+"""Mean and standard deviation of a standardised head: those of an ordinary T1 scan in [0, 1], to two digits."""
+HEAD_LEAST = 0.05
+"""Darkest intensity, in [0, 1], that counts as head for :func:`standardise`."""
+
 _CT_SAMPLES = 1_000_000
 
 
@@ -108,6 +113,25 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     image /= np.float32(high - low)
     np.clip(image, 0, 1, out=image)
     return Conformed(image, affine, scan, bool(is_ct))
+
+
+def standardise(image: torch.Tensor) -> torch.Tensor:
+    """Return a conformed image with its head at mean :data:`HEAD_MEAN` and standard deviation :data:`HEAD_SPREAD`.
+
+    The z-score of Chalcroft et al. 2024 after histogram normalisation, taken over the head (values above
+    :data:`HEAD_LEAST`) so that the amount of air around it does not matter, and scaled so that values stay near the
+    range [0, 1] that the brain networks know. An image without head is returned as it is.
+
+    Parameters
+    ----------
+    image : Tensor
+        float32 ``[x, y, z]``, from :func:`conform`.
+    """
+    head = image[image > HEAD_LEAST]
+    if len(head) < 2:
+        return image
+    spread, mean = torch.std_mean(head)
+    return (image - mean) * (HEAD_SPREAD / spread.clamp_min(1e-3)) + HEAD_MEAN
 
 
 def looks_like_ct(data: np.ndarray, offset: float = 0.0) -> bool:
@@ -214,6 +238,14 @@ def resample(image: np.ndarray, affine: np.ndarray, voxel_size: float) -> tuple[
         affine[:3, 3] += affine[:3, axis] * centres[0]
         affine[:3, axis] *= ratio
     return image, affine
+
+
+def smooth(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Return ``[x, y, z]`` smoothed by a Gaussian of ``sigma`` voxels, the border voxels repeated beyond the border."""
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    for axis, n in enumerate(image.shape):
+        image = _along(image, _weights(np.arange(n, dtype=float), n, sigma), axis)
+    return image
 
 
 def pad_to_multiple(array: np.ndarray, multiple: int) -> tuple[np.ndarray, tuple[slice, slice, slice]]:

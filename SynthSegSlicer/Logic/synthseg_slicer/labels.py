@@ -104,3 +104,17 @@ def flip_permutation(ids: tuple[int, ...], partners: dict[int, int]) -> list[int
 BRAIN_PARTNERS: dict[int, int] = {label.id: label.partner for label in BRAIN}
 BRAIN_TOPOLOGY: dict[int, int] = {label.id: label.topology for label in BRAIN}
 BRAIN_FLIP: list[int] = flip_permutation(BRAIN_IDS, BRAIN_PARTNERS)
+
+LESION_ID = 99
+"""FreeSurfer's (SAMSEG's) id of a lesion."""
+
+STROKE: tuple[Label, ...] = (
+    Label(0, "Unknown", (0, 0, 0), "none", 0, 0),
+    Label(2, "White-Matter", (245, 245, 245), "none", 2, 0),
+    Label(3, "Gray-Matter", (205, 62, 78), "none", 3, 0),
+    Label(24, "CSF", (60, 60, 60), "none", 24, 0),
+    Label(LESION_ID, "Lesion", (255, 80, 40), "none", LESION_ID, 0),
+    Label(299, "Gray-White-Boundary", (225, 150, 160), "none", 299, 0),
+)
+"""Classes of the stroke network in channel order: lesion, and healthy tissue of both sides together. The boundary is
+the partial volume of grey and white matter, which has a class of its own in Chalcroft et al. 2024."""

@@ -26,6 +26,7 @@ from .postprocess import GridMap, clean_up, label_map, resample_labels
 from .predict import DeviceWarning, TopPosteriors, predict, resolve_device
 from .refine import refine
 from .report import overlay_picture
+from .robust import NOISY, denoised, noise_level
 from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
 from .weights import Model, load_model
 
@@ -147,6 +148,7 @@ def segment(
     native: bool = False,
     contrast: str = "auto",
     refined: bool = True,
+    robust: bool | None = None,
     posteriors: str | os.PathLike | None = None,
     volumes: str | os.PathLike | None = None,
     picture: str | os.PathLike | None = None,
@@ -180,6 +182,8 @@ def segment(
         (:mod:`synthseg_slicer.contrast`); ``any`` keeps the general network.
     refined : bool
         Sharpen borders by the scan's own intensities (:mod:`synthseg_slicer.refine`).
+    robust : bool, optional
+        Smooth the scan first, against noise (:mod:`synthseg_slicer.robust`); by default only a noisy scan.
     posteriors : path, optional
         Soft posteriors to write, 4D NIfTI in channel order (the ids are in the provenance). The four largest of each
         voxel are kept.
@@ -233,6 +237,9 @@ def segment(
             scan = scan if isinstance(scan, Scan) else read_scan(scan)
         with stage("conform", 0.03, 0.05):
             conformed = conform(scan, ct=ct)
+            smoothed = noise_level(conformed.image) > NOISY if robust is None else robust
+            if smoothed:
+                conformed = replace(conformed, image=denoised(conformed.image))
             crop = crop_to_head(conformed.image)
         with stage("predict", 0.05, 0.85) as step:
             image = conformed.image[crop]
@@ -270,6 +277,8 @@ def segment(
         "contrast": family,
         "contrast_requested": contrast,
         "refined": refined,
+        "robust": smoothed,
+        "robust_requested": robust,
         "smoothing_voxels": SMOOTHING,
     }
     messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]

@@ -197,10 +197,10 @@ def _predict(
 ) -> TopPosteriors:
     network = on_device(model.network, device)
     plain = list(range(len(model.ids)))
-    passes = [_Pass(image, False, network, plain, _between(progress, 0.0, 0.2 if flip else 0.4))]
+    passes = [Pass(image, False, network, plain, _between(progress, 0.0, 0.2 if flip else 0.4))]
     if flip:
         order = flip_permutation(model.ids, model.partners)
-        passes.append(_Pass(image, True, network, order, _between(progress, 0.2, 0.4)))
+        passes.append(Pass(image, True, network, order, _between(progress, 0.2, 0.4)))
     box = _union([p.foreground(model.ids.index(0)) for p in passes], image.shape)
     shape = tuple(s.stop - s.start for s in box)
     channels = np.zeros((TOP, *shape), np.uint8)
@@ -246,7 +246,7 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device, memory_format=torch.channels_last_3d)
 
 
-class _Pass:
+class Pass:
     """One pass of a network over the image, mirrored along x or not: its last features, and its logits plane by plane.
 
     Coordinates outside this class are those of the image as given; inside, those of the padded, maybe mirrored one.
@@ -374,7 +374,7 @@ class _FineBranch:
 
 
 def _smoothed_planes(
-    passes: list[_Pass], box: Box, shape: tuple[int, int, int], kernel: list[float]
+    passes: list[Pass], box: Box, shape: tuple[int, int, int], kernel: list[float]
 ) -> Iterator[Tensor]:
     """Yield the smoothed mean posteriors ``[y, z, labels]`` of the passes for each plane of the box.
 

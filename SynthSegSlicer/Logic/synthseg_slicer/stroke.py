@@ -1,0 +1,351 @@
+"""The path from scans of one head to its stroke lesions: the lesion task's counterpart of :mod:`.pipeline`."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings as python_warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from . import lesions, registration
+from . import provenance as records
+from .cancel import CancelToken
+from .conform import Conformed, conform, crop_to_head, standardise
+from .errors import DeviceError, OptionError
+from .files import atomic, check_output
+from .labels import LESION_ID
+from .pipeline import Progress, Segmentation, segment
+from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
+from .posteriors import write_posteriors
+from .postprocess import GridMap
+from .predict import out_of_memory, resolve_device
+from .report import overlay_picture
+from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
+from .weights import Model, load_model
+from .windows import FLIPS, window_logits
+
+TASK = "stroke"
+FAR_BELOW = -30.0
+"""Logit of everything but background where nothing was computed, outside the box around the head."""
+CITATION = (
+    "Chalcroft L. et al. Domain-agnostic stroke lesion segmentation using physics-constrained synthetic data. 2024. "
+    "https://arxiv.org/abs/2412.03318"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LesionSegmentation:
+    """The result of :func:`segment_lesions`.
+
+    Attributes
+    ----------
+    labels : uint8 array [x, y, z]
+        99 (:data:`~synthseg_slicer.labels.LESION_ID`) in lesions, else 0.
+    probability : float32 array [x, y, z]
+        Of lesion, on the grid of ``labels``.
+    affine : float64 array [4, 4]
+        Voxel index to RAS+ world in mm.
+    lesions : list of Lesion
+        Largest first.
+    loads : list of Load
+        Share of each structure, hemisphere and of the brain that is lesion; empty without anatomy.
+    anatomy : Segmentation or None
+        The brain task's result for the first scan.
+    transforms : list of array [4, 4]
+        World mm of each scan to world mm of the first.
+    provenance : dict
+    """
+
+    labels: np.ndarray
+    probability: np.ndarray
+    affine: np.ndarray
+    lesions: list[lesions.Lesion]
+    loads: list[lesions.Load]
+    anatomy: Segmentation | None
+    transforms: list[np.ndarray]
+    provenance: dict = field(repr=False)
+
+    @property
+    def volume(self) -> float:
+        """Volume of all lesions in mm³."""
+        return float(sum(one.volume for one in self.lesions))
+
+
+def segment_lesions(
+    scans: Sequence[Scan | str | os.PathLike] | Scan | str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    anatomy: bool = True,
+    flips: int | None = None,
+    device: str = "auto",
+    native: bool = False,
+    register: bool = True,
+    fewest: float = lesions.FEWEST_MM3,
+    probability: str | os.PathLike | None = None,
+    volumes: str | os.PathLike | None = None,
+    loads: str | os.PathLike | None = None,
+    picture: str | os.PathLike | None = None,
+    model: Model | str | os.PathLike | None = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+) -> LesionSegmentation:
+    """Segment stroke lesions from one or several scans of a head.
+
+    Each scan is conformed, standardised and segmented by itself; the logits of all are brought to the first scan's
+    grid and averaged (Chalcroft et al. 2024, section 3). Files are written at the end, all of them or none.
+
+    Parameters
+    ----------
+    scans : scan, path, or several
+        Of one head, of any sequences. The first gives the grid and the anatomy: give the one that shows it best.
+    output : path, optional
+        Lesion map to write.
+    anatomy : bool
+        Segment the first scan's anatomy too, for loads, sides and structures.
+    flips : {1, 2, 8}, optional
+        Passes a scan: as it is; mirrored too; mirrored along all combinations of axes. By default what the weights
+        were trained for.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    native : bool
+        Result in the first scan's own grid instead of 1 mm: logits are interpolated, then compared.
+    register : bool
+        Register scans whose grid differs from the first's (rigidly); else trust the headers.
+    fewest : float
+        Lesions below this volume in mm³ are dropped.
+    probability : path, optional
+        Lesion probability to write, NIfTI.
+    volumes : path, optional
+        CSV, a row a lesion.
+    loads : path, optional
+        CSV, a row a structure; needs the anatomy.
+    picture : path, optional
+        PNG of slices.
+    model : Model or path, optional
+        Weights to use instead of the bundled ones.
+    progress : callable, optional
+        Called with the stage's name and the fraction of the whole job.
+    cancel : CancelToken, optional
+        Stops the job between its steps.
+
+    Raises
+    ------
+    ScanError, OutputError, DeviceError, WeightsError, OptionError, Cancelled
+        See :mod:`synthseg_slicer.errors`; nothing was written.
+    """
+    scans = [scans] if isinstance(scans, (Scan, str, os.PathLike)) else list(scans)
+    given = {"output": output, "probability": probability, "volumes": volumes, "loads": loads, "picture": picture}
+    outputs = {kind: Path(path) for kind, path in given.items() if path is not None}
+    _check(scans, outputs, anatomy, flips)
+    device = str(resolve_device(device))
+    cancel, seconds = cancel or CancelToken(), {}
+    report = progress or (lambda stage, fraction: None)
+
+    @contextmanager
+    def stage(name: str, start: float, stop: float) -> Iterator[Callable[[float], None]]:
+        def step(fraction: float) -> None:
+            cancel.check()
+            report(name, start + fraction * (stop - start))
+            cancel.check()
+
+        begin = time.perf_counter()
+        step(0.0)
+        yield step
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    with python_warnings.catch_warnings(record=True) as caught:
+        python_warnings.simplefilter("always", UserWarning)
+        with stage("weights", 0.0, 0.01):
+            model = model if isinstance(model, Model) else load_model(TASK, model)
+            if LESION_ID not in model.ids:
+                raise OptionError("These weights segment no lesions (no label 99). Use weights of the task 'stroke'.")
+            flips = flips or int(model.card.get("flips", 2))
+        with stage("read", 0.01, 0.04):
+            scans = [scan if isinstance(scan, Scan) else read_scan(scan) for scan in scans]
+        transforms, reference, total, cover = [], None, None, None
+        share = (0.6 if anatomy else 0.9) / len(scans)
+        for number, scan in enumerate(scans):
+            begin = 0.04 + number * share
+            suffix = f" {number + 1} of {len(scans)}" if len(scans) > 1 else ""
+            with stage(f"register{suffix}", begin, begin + 0.2 * share):
+                conformed = conform(scan)
+                reference = reference or conformed
+                aligned = number == 0 or not register or registration.same_grid(scan, scans[0])
+                transforms.append(np.eye(4) if aligned else registration.register(scan, scans[0]))
+            with stage(f"predict{suffix}", begin + 0.2 * share, begin + share) as step:
+                logits = _logits(model, conformed, flips, device, step)
+                logits, inside = _on_grid(logits, conformed, transforms[-1], reference)
+                total = logits if total is None else np.add(total, logits, out=total)
+                cover = inside if cover is None else cover + inside
+        total /= cover
+        brain = None
+        if anatomy:
+            with stage("anatomy", 0.64, 0.94):
+                brain = segment(
+                    scans[0],
+                    device=device,
+                    native=native,
+                    progress=lambda name, fraction: report(f"anatomy: {name}", 0.64 + 0.3 * fraction),
+                    cancel=cancel,
+                )
+        with stage("measure", 0.94, 0.98):
+            grid = GridMap(scans[0].shape, scans[0].affine, reference.affine) if native else None
+            affine = scans[0].affine if native else reference.affine
+            labels, soft = _classify(total, model.ids, grid)
+            numbered = lesions.components(labels, float(abs(np.linalg.det(affine[:3, :3]))), fewest)
+            result = _measured(numbered, soft, affine, brain, transforms)
+    for warning in caught:
+        python_warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    options = {
+        "task": TASK,
+        "scans": [scan.name for scan in scans],
+        "anatomy": anatomy,
+        "flips": flips,
+        "native": native,
+        "register": register,
+        "fewest_mm3": fewest,
+    }
+    messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    record = records.describe(scans[0], model, device, options, seconds, messages)
+    record |= {
+        "inputs": [{"name": scan.name, "sha256": scan.sha256} for scan in scans],
+        "transforms": [matrix.tolist() for matrix in transforms],
+        "lesions": len(result.lesions),
+        "lesion_mm3": result.volume,
+        "citation": CITATION,
+    }
+    result.provenance.update(record)
+    with stage("write", 0.98, 1.0):
+        _write(result, outputs, scans[0].data if native else reference.image)
+    report("done", 1.0)
+    return result
+
+
+def _check(scans: list, outputs: dict[str, Path], anatomy: bool, flips: int | None) -> None:
+    """Refuse what cannot work, before any work."""
+    if not scans:
+        raise OptionError("There is no scan. Give at least one.")
+    if flips is not None and flips not in FLIPS:
+        raise OptionError(f"There are {flips} flips; choose {', '.join(map(str, FLIPS))}.")
+    if "loads" in outputs and not anatomy:
+        raise OptionError("Loads need the anatomy. Leave out --no-anatomy, or the loads.")
+    suffixes = {
+        "output": WRITE_SUFFIXES,
+        "probability": POSTERIOR_SUFFIXES,
+        "volumes": (".csv",),
+        "loads": (".csv",),
+        "picture": (".png",),
+    }
+    taken = {Path(scan).absolute(): "a scan itself" for scan in scans if not isinstance(scan, Scan)}
+    for kind, path in outputs.items():
+        check_output(path, suffixes[kind])
+        if path.absolute() in taken:
+            raise OptionError(f"{path}: this file is also {taken[path.absolute()]}. Give each output its own name.")
+        taken[path.absolute()] = f"the target of '{kind}'"
+
+
+def _logits(model: Model, conformed: Conformed, flips: int, device: str, step: Callable[[float], None]) -> np.ndarray:
+    """Return logits ``[classes, x, y, z]`` on the conformed grid."""
+    image = standardise(torch.from_numpy(conformed.image)).numpy()
+    crop = crop_to_head(conformed.image)
+    try:
+        inner = window_logits(model.network, image[crop], flips=flips, device=device, progress=step)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{conformed.source.name}: the memory of the device {device} does not suffice. Choose --device cpu, or "
+            "crop the scan around the head."
+        ) from error
+    if inner.shape[1:] == image.shape:
+        return inner
+    logits = np.full((len(inner), *image.shape), FAR_BELOW, np.float32)
+    logits[model.ids.index(0)] = 0
+    logits[(slice(None), *crop)] = inner
+    return logits
+
+
+def _on_grid(
+    logits: np.ndarray, conformed: Conformed, transform: np.ndarray, reference: Conformed
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits interpolated on the reference's grid, 0 outside the scan, and 1 where the scan reaches, else 0."""
+    shape = reference.image.shape
+    if conformed is reference:
+        return logits, np.ones(shape, np.float32)
+    to_index = np.linalg.inv(conformed.affine) @ np.linalg.inv(transform) @ reference.affine
+    if logits.shape[1:] == shape and np.abs(to_index - np.eye(4)).max() < 1e-4:
+        return logits, np.ones(shape, np.float32)
+    size = np.array(logits.shape[1:])
+    scale = torch.from_numpy(np.diag(2 / size) @ to_index[:3, :3]).float()
+    offset = torch.from_numpy((2 * to_index[:3, 3] + 1) / size - 1).float()
+    source = torch.from_numpy(logits)[None]
+    inside = torch.ones_like(source[:, :1])
+    x, y, z = (torch.arange(n, dtype=torch.float32) for n in shape)
+    plane = y[:, None, None] * scale[:, 1] + z[None, :, None] * scale[:, 2] + offset
+    moved, cover = np.empty((len(logits), *shape), np.float32), np.empty(shape, np.float32)
+    for index in range(shape[0]):
+        # grid_sample wants the last array axis first
+        where = (plane + x[index] * scale[:, 0]).flip(-1)[None, None]
+        moved[:, index] = F.grid_sample(source, where, align_corners=False)[0, :, 0].numpy()
+        cover[index] = F.grid_sample(inside, where, align_corners=False)[0, 0, 0].numpy()
+    reached = cover > 0.5
+    return np.where(reached, moved / np.maximum(cover, 0.5), 0), reached.astype(np.float32)
+
+
+def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return where lesion is the most probable class, and its probability, on the target grid."""
+    if grid is not None:
+        logits = np.stack([grid.sample(one) for one in logits])
+    channel = ids.index(LESION_ID)
+    highest = logits.max(0)
+    total = np.zeros(logits.shape[1:], np.float32)
+    for one in logits:
+        total += np.exp(one - highest)
+    soft = np.exp(logits[channel] - highest) / total
+    return logits[channel] >= highest, soft.astype(np.float32)
+
+
+def _measured(
+    numbered: np.ndarray,
+    soft: np.ndarray,
+    affine: np.ndarray,
+    brain: Segmentation | None,
+    transforms: list[np.ndarray],
+) -> LesionSegmentation:
+    nearest, rows, labels = None, [], ()
+    if brain is not None:
+        labels = brain.structures
+        nearest = lesions.nearest_labels(brain.labels, numbered > 0)
+        voxel_volume = float(abs(np.linalg.det(affine[:3, :3])))
+        rows = lesions.loads(brain.labels, nearest, labels, voxel_volume)
+    found = lesions.describe(numbered, soft, affine, nearest, labels)
+    mask = np.where(numbered > 0, np.uint8(LESION_ID), np.uint8(0))
+    return LesionSegmentation(mask, soft, affine, found, rows, brain, transforms, {})
+
+
+def _write(result: LesionSegmentation, outputs: dict[str, Path], image: np.ndarray) -> None:
+    """Write all outputs under temporary names, then rename them all."""
+    with ExitStack() as stack:
+        temporary = {kind: stack.enter_context(atomic(path)) for kind, path in outputs.items()}
+        if "output" in temporary:
+            write_volume(temporary["output"], result.labels, result.affine)
+        if "probability" in temporary:
+            write_posteriors(temporary["probability"], [result.probability], (*result.labels.shape, 1), result.affine)
+        if "volumes" in temporary:
+            lesions.write_lesions_csv(temporary["volumes"], result.lesions)
+        if "loads" in temporary:
+            lesions.write_loads_csv(temporary["loads"], result.loads)
+        if "picture" in temporary:
+            colors = {LESION_ID: (255, 80, 40)}
+            overlay_picture(temporary["picture"], image, result.labels, result.affine, slices=6, colors=colors)
+        if outputs:
+            kept = {kind: str(path.absolute()) for kind, path in outputs.items()}
+            beside = records.path_beside(next(iter(outputs.values())))
+            records.write(stack.enter_context(atomic(beside)), {**result.provenance, "outputs": kept})

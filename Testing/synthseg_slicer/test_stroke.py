@@ -1,0 +1,222 @@
+"""The path of the stroke task: several scans, logits on one grid, lesions, files, errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from synthetic import TINY, ball, random_network
+
+from synthseg_slicer import CancelToken
+from synthseg_slicer.cli import main
+from synthseg_slicer.conform import HEAD_MEAN, HEAD_SPREAD, standardise
+from synthseg_slicer.errors import Cancelled, OptionError, OutputError
+from synthseg_slicer.labels import LESION_ID, STROKE
+from synthseg_slicer.network import fold_batch_norm
+from synthseg_slicer.scan import Scan
+from synthseg_slicer.stroke import segment_lesions
+from synthseg_slicer.weights import Model, save_model
+from synthseg_slicer.windows import window_logits
+
+
+class Bright(torch.nn.Module):
+    """A network that one can foresee: the brighter a voxel, the more it is lesion; head is grey matter."""
+
+    multiple, n_labels = 4, len(STROKE)
+
+    def __init__(self, level: float = 1.0):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(level))
+
+    def forward(self, image):
+        logits = torch.full((1, self.n_labels, *image.shape[2:]), -20.0)
+        ids = [label.id for label in STROKE]
+        logits[:, ids.index(LESION_ID)] = 40 * (image[:, 0] - self.level)
+        logits[:, 0] = 0
+        return logits
+
+
+@pytest.fixture
+def model():
+    return Model(Bright(), STROKE, "c" * 64, {"name": "stroke", "flips": 2})
+
+
+def head(centre=(20, 14, 20), radius=6.0, affine=None, shape=(40, 36, 40)) -> Scan:
+    """A grey ball with a bright one in it."""
+    data = ball(shape, 15.0)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    data[np.linalg.norm(grid - np.array(centre), axis=-1) < radius] += 300
+    return Scan(data, np.eye(4) if affine is None else affine)
+
+
+def truth(centre=(20, 14, 20), radius=6.0, shape=(40, 36, 40)) -> np.ndarray:
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    return np.linalg.norm(grid - np.array(centre), axis=-1) < radius
+
+
+def overlap(a, b) -> float:
+    return 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))
+
+
+def test_the_head_of_a_standardised_image_has_the_usual_mean_and_spread():
+    image = torch.from_numpy(np.random.default_rng(0).random((12, 12, 12), dtype=np.float32))
+    image[:6] = 0
+    result = standardise(image)
+    inside = result[image > 0.05]
+    assert inside.mean().item() == pytest.approx(HEAD_MEAN, abs=1e-4)
+    assert inside.std().item() == pytest.approx(HEAD_SPREAD, abs=1e-4)
+    more_air = torch.nn.functional.pad(image, (8,) * 6)
+    torch.testing.assert_close(standardise(more_air)[8:-8, 8:-8, 8:-8], result)
+    assert not standardise(torch.zeros(3, 3, 3)).any()
+
+
+def test_a_bright_ball_is_one_lesion_with_its_volume_and_place(model):
+    result = segment_lesions(head(), model=model, anatomy=False)
+    assert overlap(result.labels == LESION_ID, truth()) > 0.95
+    (lesion,) = result.lesions
+    assert lesion.volume == pytest.approx(truth().sum(), rel=0.06) and result.volume == lesion.volume
+    assert lesion.centre == pytest.approx((20, 14, 20), abs=0.3)
+    assert result.loads == [] and result.anatomy is None
+    assert ((result.probability >= 0) & (result.probability <= 1)).all()
+    assert (result.probability[result.labels == LESION_ID] > 0.4).all()
+
+
+def test_the_anatomy_gives_side_structure_and_loads(model, threshold_model, monkeypatch):
+    monkeypatch.setattr("synthseg_slicer.pipeline.load_model", lambda task, path=None: threshold_model)
+    result = segment_lesions(head(), model=model)
+    rows = {row.name: row for row in result.loads}
+    assert result.lesions[0].structure == "Brain-Stem"
+    assert rows["Brain"].lesion == result.volume == rows["Brain-Stem"].lesion
+    assert 0 < rows["Brain"].percent <= 100
+
+
+def resampled(scan: Scan, affine: np.ndarray, shape: tuple[int, int, int]) -> Scan:
+    """Return the scan's nearest voxels on another grid."""
+    index = np.stack([*np.meshgrid(*map(np.arange, shape), indexing="ij"), np.ones(shape)], -1)
+    where = np.rint(index @ (np.linalg.inv(scan.affine) @ affine).T)[..., :3].astype(int)
+    inside = ((where >= 0) & (where < scan.shape)).all(-1)
+    data = scan.data[tuple(np.moveaxis(np.clip(where, 0, np.array(scan.shape) - 1), -1, 0))]
+    return Scan(np.where(inside, data, np.float32(0)), affine)
+
+
+def test_scans_of_other_grids_vote_on_the_first_ones_grid(model):
+    first, healthy = head(), Scan(ball((40, 36, 40), 15.0), np.eye(4))
+    affine = np.diag([1.0, 1, 2, 1])
+    affine[:3, 3] = (-3, 2, 1)
+    other = resampled(first, affine, (44, 33, 19))
+    both = segment_lesions([healthy, other], model=model, anatomy=False, register=False)
+    assert both.labels.shape == healthy.shape and len(both.transforms) == 2
+    # smaller: at its border the healthy scan's doubt weighs more
+    assert overlap(both.labels == LESION_ID, truth()) > 0.7
+    registered = segment_lesions([healthy, other], model=model, anatomy=False)
+    assert np.abs(registered.transforms[1] - np.eye(4)).max() < 1
+    assert overlap(registered.labels == LESION_ID, truth()) > 0.7
+
+
+def test_scans_that_contradict_each_other_are_averaged(model):
+    first, healthy = head(), Scan(ball((40, 36, 40), 15.0), np.eye(4))
+    alone = segment_lesions(first, model=model, anatomy=False)
+    outvoted = segment_lesions([first, *[healthy] * 12], model=model, anatomy=False)
+    assert outvoted.volume < 0.2 * alone.volume
+
+
+def test_native_results_lie_on_the_scan():
+    affine = np.array([[0, 0, -1.0, 9], [1.0, 0, 0, -14], [0, 3.0, 0, 2.0], [0, 0, 0, 1]])
+    scan = head((20, 6, 20), 7.0, affine, (40, 14, 40))
+    model = Model(Bright(0.75), STROKE, "", {})
+    result = segment_lesions(scan, model=model, anatomy=False, native=True)
+    assert result.labels.shape == scan.shape == result.probability.shape
+    np.testing.assert_array_equal(result.affine, scan.affine)
+    assert overlap(result.labels == LESION_ID, truth((20, 6, 20), 7.0, scan.shape)) > 0.75
+
+
+def test_small_lesions_are_dropped(model):
+    assert segment_lesions(head(), model=model, anatomy=False, fewest=5000.0).lesions == []
+
+
+def test_all_files_are_written_together(model, tmp_path):
+    kinds = {
+        "output": tmp_path / "l.nii.gz",
+        "probability": tmp_path / "p.nii.gz",
+        "volumes": tmp_path / "v.csv",
+        "picture": tmp_path / "x.png",
+    }
+    result = segment_lesions(head(), model=model, anatomy=False, **kinds)
+    image = nib.load(kinds["output"])
+    assert np.count_nonzero(np.asarray(image.dataobj) == LESION_ID) == np.count_nonzero(result.labels)
+    soft = np.asarray(nib.load(kinds["probability"]).dataobj)
+    np.testing.assert_allclose(soft[..., 0], result.probability, atol=1e-6)
+    with open(kinds["volumes"], encoding="utf-8") as file:
+        assert float(next(csv.DictReader(file))["volume_mm3"]) == result.volume
+    record = json.loads((tmp_path / "l.json").read_text())
+    assert record["options"]["task"] == "stroke" and record["lesions"] == 1 and record["lesion_mm3"] == result.volume
+    assert set(record["outputs"]) == set(kinds) and "Chalcroft" in record["citation"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"flips": 3}, OptionError, "3 flips"),
+        ({"anatomy": False, "loads": "x.csv"}, OptionError, "need the anatomy"),
+        ({"output": "nowhere/x.nii.gz"}, OutputError, "does not exist"),
+        ({"output": "a.nii.gz", "probability": "a.nii.gz"}, OptionError, "also the target"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(model, tmp_path, monkeypatch, options, error, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        segment_lesions(head(), model=model, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_task_are_refused(threshold_model):
+    with pytest.raises(OptionError, match="segment no lesions"):
+        segment_lesions(head(), model=threshold_model, anatomy=False)
+    with pytest.raises(OptionError, match="no scan"):
+        segment_lesions([], model=threshold_model)
+
+
+def test_a_cancelled_job_writes_nothing(model, tmp_path):
+    token = CancelToken()
+
+    def stop(stage, fraction):
+        if stage == "predict":
+            token.cancel()
+
+    with pytest.raises(Cancelled):
+        segment_lesions(head(), tmp_path / "l.nii.gz", model=model, anatomy=False, progress=stop, cancel=token)
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_climbs_to_the_end(model):
+    seen = []
+    segment_lesions([head(), head()], model=model, anatomy=False, progress=lambda stage, f: seen.append(f))
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 1
+
+
+def test_the_command_line_takes_all_scans_of_one_head(tmp_path, capsys):
+    network = random_network("fast", n_labels=len(STROKE), **TINY)
+    card = {"architecture": "fast", "options": {"n_labels": len(STROKE), **TINY}, "labels": STROKE}
+    weights = save_model(tmp_path / "stroke.pt", network, card)
+    for name in ("t1", "flair"):
+        nib.Nifti1Image(head().data, np.eye(4)).to_filename(tmp_path / f"{name}.nii.gz")
+    scans = [str(tmp_path / "t1.nii.gz"), str(tmp_path / "flair.nii.gz")]
+    out = str(tmp_path / "out.nii.gz")
+    options = ["--task", "stroke", "--no-anatomy", "--model", str(weights), "--volumes", str(tmp_path / "v.csv"), "-q"]
+    assert main(["segment", *scans, "-o", out, *options]) == 0
+    assert "ml" in capsys.readouterr().out and nib.load(out).shape == (40, 36, 40)
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["options"]["scans"] == scans
+    assert main(["segment", scans[0], "-o", out, "--loads", "x.csv"]) == 2
+    assert "--task stroke" in capsys.readouterr().err
+
+
+def test_logits_do_not_depend_on_where_the_network_was_folded():
+    network = random_network("fast", n_labels=len(STROKE), **TINY)
+    image = np.random.default_rng(2).random((16, 20, 12), dtype=np.float32)
+    plain = window_logits(network, image, flips=1)
+    np.testing.assert_allclose(window_logits(fold_batch_norm(network), image, flips=1), plain, rtol=1e-3, atol=1e-3)
