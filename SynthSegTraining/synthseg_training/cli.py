@@ -98,6 +98,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--bars", type=Path, help="YAML file of what the weights ought to reach")
     evaluate.set_defaults(run=_evaluate)
 
+    trial = commands.add_parser("trial", help="lesion scores on synthetic patients of the held-out label maps")
+    _recipe_arguments(trial)
+    trial.add_argument("models", type=Path, nargs="+", help="weights of the stroke task, compared on the same patients")
+    trial.add_argument("-o", "--output", type=Path, required=True, help="folder for tables")
+    trial.add_argument("-n", "--number", type=int, default=20, help="patients")
+    trial.add_argument("--crop", type=int, default=160, help="edge of the scans in voxels")
+    trial.add_argument("--smallest", type=float, default=5.0, metavar="ML", help="least lesion volume of a patient")
+    trial.add_argument("--flips", type=int, default=2, choices=(1, 2, 8), help="passes a scan")
+    trial.add_argument("--seed", type=int, default=1)
+    trial.add_argument("--device", default="cpu")
+    trial.set_defaults(run=_trial)
+
     curve = commands.add_parser("curve", help="learning curve: Dice on real scans of several snapshots of one training")
     curve.add_argument("folder", type=Path, help="scans, as for evaluate")
     curve.add_argument(
@@ -162,13 +174,12 @@ def _generate(options: argparse.Namespace) -> None:
     import torch
 
     from synthseg_slicer.scan import write_volume
-    from synthseg_training.generation import Generator
     from synthseg_training.sheet import write_sheet
-    from synthseg_training.training.loop import stage_config
+    from synthseg_training.training.loop import make_generator, stage_config
 
     recipe, maps = _load(options)
     stage = recipe.stages[options.stage]
-    generator = Generator(maps, stage_config(recipe, stage, stage.steps))
+    generator = make_generator(maps, stage_config(recipe, stage, stage.steps))
     options.output.mkdir(parents=True, exist_ok=True)
     sheet = options.output / "sheet.png"
     write_sheet(sheet, generator, count=options.number, seed=options.seed)
@@ -271,6 +282,43 @@ def _calibrate(options: argparse.Namespace) -> None:
         table.to_csv(options.table, index=False)
     error, rank = (calibration.facts[name] for name in ("mean_absolute_error", "rank_correlation"))
     print(f"{path}: expected Dice off by {error:.3f} on average on unseen synthetic scans, rank correlation {rank:.2f}")
+
+
+def _trial(options: argparse.Namespace) -> None:
+    import dataclasses
+
+    import pandas as pd
+
+    from synthseg_slicer.weights import load_model
+    from synthseg_training.evaluation.lesions import summary, trial
+    from synthseg_training.training.loop import stage_config
+
+    recipe, maps = _load(options)
+    held_out = [name for name in recipe.held_out if name in maps.names]
+    if recipe.task != "stroke" or not held_out:
+        raise ValueError(f"{options.recipe}: a trial needs a recipe of the task stroke, and its held-out label maps")
+    stage = recipe.stages[-1]
+    config = dataclasses.replace(stage_config(recipe, stage, stage.steps), crop=options.crop)
+    tables = []
+    for path in options.models:
+        table = trial(
+            load_model(path=path),
+            maps.subset(held_out),
+            config,
+            patients=options.number,
+            seed=options.seed,
+            flips=options.flips,
+            smallest_ml=options.smallest,
+            device=options.device,
+            report=lambda line, name=path.name: print(f"{name}: {line}", flush=True),
+        )
+        tables.append(table.assign(model=path.stem))
+    table = pd.concat(tables)
+    options.output.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.output / "trial.csv", index=False)
+    short = summary(table, ["sequence", "model"])
+    short.to_csv(options.output / "summary.csv", index=False)
+    print(short.to_string(index=False))
 
 
 def _export(options: argparse.Namespace) -> None:

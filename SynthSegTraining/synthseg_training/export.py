@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from synthseg_slicer.labels import BRAIN, Label
+from synthseg_slicer.labels import BRAIN, STROKE, Label
 from synthseg_slicer.network import build, fold_batch_norm, parameter_count
 from synthseg_slicer.weights import Model, save_model
-from synthseg_training.generation import Generator
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import estimate_norm_statistics
-from synthseg_training.training.loop import stage_config, training_names
+from synthseg_training.training.loop import make_generator, stage_config, training_names
 from synthseg_training.training.recipe import Recipe, Stage
 
 
@@ -26,6 +25,8 @@ def card_labels(recipe: Recipe) -> tuple[Label, ...]:
     FreeSurfer's entries where the label is one of the brain's; else the recipe's names and made-up colours.
     Every foreground label of another anatomy is a topology class of its own: one connected component.
     """
+    if recipe.task == "stroke":
+        return STROKE
     anatomy = stage_config(recipe, recipe.stages[-1]).anatomy
     known = {label.id: label for label in BRAIN} if not recipe.names else {}
     left = set(anatomy.pairs)
@@ -87,7 +88,7 @@ def export(
             raise ValueError("norm_samples needs the label maps of the training")
         training = maps.subset(training_names(recipe, maps))
         last = recipe.stages[-1]
-        generator = Generator(training, stage_config(recipe, last, last.steps))
+        generator = make_generator(training, stage_config(recipe, last, last.steps))
         rng = torch.Generator().manual_seed(recipe.seed)
         images = (generator.sample(rng)[0][None] for _ in range(norm_samples))
         estimate_norm_statistics(network, network, images)

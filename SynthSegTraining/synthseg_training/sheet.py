@@ -9,11 +9,11 @@ import torch
 from matplotlib.figure import Figure
 
 from synthseg_slicer.files import atomic
-from synthseg_slicer.labels import BRAIN
+from synthseg_slicer.labels import BRAIN, STROKE
 
 from .generation import Generator
 
-_COLORS = {label.id: tuple(value / 255 for value in label.color) for label in BRAIN}
+_COLORS = {label.id: tuple(value / 255 for value in label.color) for label in (*BRAIN, *STROKE)}
 
 
 def write_sheet(path: str | Path, generator: Generator, *, count: int = 12, columns: int = 4, seed: int = 0) -> None:
@@ -67,8 +67,13 @@ def _show(axes, image: np.ndarray, target: np.ndarray, ids: tuple[int, ...]) -> 
 
 
 def _caption(parameters) -> str:
+    if hasattr(parameters, "gmm"):
+        kind = parameters.gmm.contrast
+    else:
+        lesion = sum(focus.volume for focus in parameters.foci)
+        kind = f"{type(parameters.sequence).__name__ if parameters.sequence else 'random'}, lesion {lesion:.1f} ml"
     resolution = parameters.resolution
     if not resolution.axes:
-        return f"{parameters.gmm.contrast}, native"
+        return f"{kind}, native"
     direction = "isotropic" if len(resolution.axes) > 1 else ("sagittal", "coronal", "axial")[resolution.axes[0]]
-    return f"{parameters.gmm.contrast}, {direction} {resolution.spacing:.1f} mm"
+    return f"{kind}, {direction} {resolution.spacing:.1f} mm"

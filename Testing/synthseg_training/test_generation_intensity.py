@@ -149,3 +149,18 @@ def test_gamma_draws_are_normal():
     gammas = np.array([Gamma(sigma=0.5).draw(rng) for _ in range(2000)])
     assert abs(gammas.mean()) < 0.04 and abs(gammas.std() - 0.5) < 0.03
     assert Gamma(probability=0.0).draw(rng) == 0
+
+
+def test_smooth_variation_within_labels_has_its_amplitude_and_none_by_default():
+    labels = (0, 2, 3)
+    assert GaussianMixture().draw(torch.Generator().manual_seed(0), labels, Anatomy()).variation is None
+    mixture = GaussianMixture(variation=10.0)
+    parameters = mixture.draw(torch.Generator().manual_seed(0), labels, Anatomy())
+    flat = GaussianParameters(torch.full((3,), 100.0), torch.zeros(3), "random", torch.tensor([0.0, 5.0, 20.0]))
+    volume = (torch.arange(64) // 22).to(torch.int32)[:, None, None].expand(64, 64, 64).contiguous()
+    image = mixture.apply(volume, flat, torch.arange(3, dtype=torch.int32), 7)
+    spread = [image[volume == label].std().item() for label in range(3)]
+    assert spread[0] == 0 and 3 < spread[1] < 8 and 3 < spread[2] / spread[1] < 5.5
+    steps = (image[1:] - image[:-1])[volume[1:] == volume[:-1]].abs()
+    assert steps.mean() < 0.2 * spread[2]  # smooth
+    assert parameters.variation.shape == (3,)

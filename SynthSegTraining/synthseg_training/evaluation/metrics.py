@@ -30,12 +30,19 @@ def surface_distance_95(a: np.ndarray, b: np.ndarray, voxel_size: tuple[float, f
     """
     if not a.any() or not b.any():
         return float("nan")
+    return float(np.percentile(np.concatenate(surface_distances(a, b, voxel_size)), 95))
+
+
+def surface_distances(
+    a: np.ndarray, b: np.ndarray, voxel_size: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances in mm from each surface voxel of A to the surface of B, and from B to A; neither empty."""
     box = tuple(slice(max(0, i.min() - 1), i.max() + 2) for i in np.nonzero(a | b))
     a, b = np.pad(a[box], 1), np.pad(b[box], 1)
     surface_a, surface_b = a & ~binary_erosion(a), b & ~binary_erosion(b)
     to_a = distance_transform_edt(~surface_a, sampling=voxel_size)
     to_b = distance_transform_edt(~surface_b, sampling=voxel_size)
-    return float(np.percentile(np.concatenate([to_b[surface_a], to_a[surface_b]]), 95))
+    return to_b[surface_a], to_a[surface_b]
 
 
 def to_grid(labels: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target_affine: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .draws import happens, integer, uniform
+from .interpolation import linear_weights, resample
 from .priors import BRAIN_TISSUES, CONTRASTS, tissue_mean
 
 
@@ -22,11 +23,22 @@ class ClassPrior:
 
 @dataclass(frozen=True)
 class GaussianParameters:
-    """Mean and standard deviation of each label, ``[labels]`` float32 on a scale of 0-255, and the kind of draw."""
+    """One draw of the mixture.
+
+    Attributes
+    ----------
+    means, stds : Tensor
+        Mean and standard deviation of each label, ``[labels]`` float32 on a scale of 0-255.
+    contrast : str
+        Kind of draw.
+    variation : Tensor or None
+        Amplitude ``[labels]`` of the smooth variation within each label, None for none.
+    """
 
     means: Tensor
     stds: Tensor
     contrast: str
+    variation: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,12 @@ class GaussianMixture:
         Bounds of the noise of such samples.
     tissues : dict
         Label to tissue; labels without one follow the general rule.
+    variation : float
+        Standard deviation of the amplitude with which a smooth random field is added within each label: structures
+        such as the thalamus are brighter on one side than on the other, so that their edges must be known by shape.
+        The paper's model has none.
+    variation_spacing : float
+        Distance of that field's nodes in mm.
     """
 
     mean: tuple[float, float] = (0.0, 255.0)
@@ -74,6 +92,8 @@ class GaussianMixture:
     realistic_spread: float = 15.0
     realistic_std: tuple[float, float] = (1.0, 12.0)
     tissues: dict[int, str] = field(default_factory=BRAIN_TISSUES.copy)
+    variation: float = 0.0
+    variation_spacing: float = 12.0
 
     def scaled(self, difficulty: float) -> GaussianMixture:
         """Return the transform with the bounds of the noise shrunk by a factor in [0, 1]."""
@@ -101,7 +121,8 @@ class GaussianMixture:
             present = [labels.index(label) for label in group if label in labels]
             for other in present[1:]:
                 means[other], stds[other] = means[present[0]], stds[present[0]]
-        return GaussianParameters(means, stds, contrast)
+        variation = torch.randn(count, generator=rng) * self.variation if self.variation else None
+        return GaussianParameters(means, stds, contrast, variation)
 
     def _draw_prior(self, rng: torch.Generator, bounds: tuple[float, float]) -> float:
         if self.normal:
@@ -174,4 +195,15 @@ class GaussianMixture:
         noise = torch.empty(labels.shape, device=device)
         noise.normal_(generator=torch.Generator(device).manual_seed(seed))
         image = means.index_select(0, flat).reshape(labels.shape)
+        if parameters.variation is not None:
+            amplitude = parameters.variation[table].to(device, non_blocking=True)
+            field = self._smooth(len(labels), voxel_size, seed, device)
+            image.addcmul_(field, amplitude.index_select(0, flat).reshape(labels.shape))
         return image.addcmul_(noise, stds.index_select(0, flat).reshape(labels.shape)).clamp_(min=0)
+
+    def _smooth(self, size: int, voxel_size: float, seed: int, device: torch.device) -> Tensor:
+        """Return a smooth random field ``[size, size, size]`` of about unit variance, between nodes linear."""
+        count = max(2, round(size * voxel_size / self.variation_spacing) + 1)
+        nodes = torch.randn(1, count, count, count, generator=torch.Generator().manual_seed(seed + 1)).to(device)
+        positions = torch.arange(size, device=device) * ((count - 1) / max(size - 1, 1))
+        return resample(nodes, linear_weights(positions, count))[0].mul_(1.5)  # interpolation loses half the variance

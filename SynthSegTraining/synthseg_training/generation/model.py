@@ -108,14 +108,8 @@ class Generator:
         self.config = config or GeneratorConfig()
         self.labels = label_maps.labels
         self.map_voxel = label_maps.voxel_size
-        if not label_maps.maps:
-            raise OptionError("There are no label maps to draw samples from.")
-        self.maps = [_with_background_border(label_map) for label_map in label_maps.maps]
+        self.maps, self._boxes = prepared_maps(label_maps, self.config.anatomy)
         self._target_table = self.config.anatomy.target_table(self.labels)
-        # Fluid is segmented too, but it follows the spinal cord down the neck.
-        central = set(self.config.anatomy.output) - {0, *self.config.anatomy.fluid}
-        central = torch.tensor([label in central for label in self.labels])
-        self._boxes = [_bounding_box(label_map, central) for label_map in self.maps]
 
     @property
     def device(self) -> torch.device:
@@ -189,6 +183,23 @@ class Generator:
             if changes:
                 table = anatomy.substitution(self.labels, changes)[table]
         return labels.to(torch.int32), table
+
+
+def prepared_maps(label_maps: LabelMapSet, anatomy: Anatomy) -> tuple[list[Tensor], list[list[list[float]]]]:
+    """Return the maps with a background border, and the box of the segmented structures in each of them.
+
+    Raises
+    ------
+    OptionError
+        There are no maps.
+    """
+    if not label_maps.maps:
+        raise OptionError("There are no label maps to draw samples from.")
+    maps = [_with_background_border(label_map) for label_map in label_maps.maps]
+    # Fluid is segmented too, but it follows the spinal cord down the neck.
+    central = set(anatomy.output) - {0, *anatomy.fluid}
+    wanted = torch.tensor([label in central for label in label_maps.labels])
+    return maps, [_bounding_box(label_map, wanted) for label_map in maps]
 
 
 def _with_background_border(label_map: Tensor) -> Tensor:

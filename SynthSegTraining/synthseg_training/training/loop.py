@@ -17,6 +17,7 @@ from synthseg_slicer.network import build
 from synthseg_training.generation import Generator, GeneratorConfig
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.losses import LOSSES
+from synthseg_training.stroke import StrokeConfig, StrokeGenerator
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
 from synthseg_training.training.curves import Curves
@@ -107,10 +108,16 @@ def fit(
     return path
 
 
-def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig:
+def make_generator(maps: LabelMapSet, config: GeneratorConfig | StrokeConfig) -> Generator | StrokeGenerator:
+    """Return the generative model that the settings belong to."""
+    return (StrokeGenerator if isinstance(config, StrokeConfig) else Generator)(maps, config)
+
+
+def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig | StrokeConfig:
     """Return the generative model's settings at a step of a stage."""
     settings = merged(recipe.generator, stage.generator)
-    config = from_dict(GeneratorConfig, settings, f"generator of stage {stage.name!r}")
+    kind = {"anatomy": GeneratorConfig, "stroke": StrokeConfig}[recipe.task]
+    config = from_dict(kind, settings, f"generator of stage {stage.name!r}")
     config = dataclasses.replace(config, crop=stage.crop, voxel_size=stage.voxel_size)
     difficulty = ramp(stage.difficulty, stage, step)
     if difficulty != 1:
@@ -184,13 +191,13 @@ class _Run:
     def begin(self, path: str | Path | None, start_step: int | None) -> None:
         if path is not None:
             content = checkpoint.load(path)
-            self.network.load_state_dict(checkpoint.weights(content, averaged=False))
-            self.step = content.get("step", 0)
-            if set(content.get("optimizer", ())) == set(self.optimizer.state_dict()):  # else of another kind
+            same = checkpoint.load_into(self.network, checkpoint.weights(content, averaged=False))
+            self.step = content.get("step", 0) if same else 0
+            if same and set(content.get("optimizer", ())) == set(self.optimizer.state_dict()):  # else of another kind
                 self.optimizer.load_state_dict(content["optimizer"])
             if "rng" in content:
                 self.rng.set_state(content["rng"])
-            if self.recipe.ema is not None and "ema" in content:
+            if same and self.recipe.ema is not None and "ema" in content:
                 self.average = WeightAverage(self.network, self.recipe.ema)
                 self.average.state = {k: v.to(self.device) for k, v in checkpoint.weights(content).items()}
                 self.average.updates = content.get("ema_updates", self.step)
@@ -237,7 +244,7 @@ class _Run:
             index, stage, within = self.recipe.stage_at(self.step)
             if index != current:
                 current = index
-                generator = Generator(self.training_maps, stage_config(self.recipe, stage))
+                generator = make_generator(self.training_maps, stage_config(self.recipe, stage))
                 forward = self._forward(stage)
                 before = self.recipe.stages[index - 1] if index else None
                 self._set_norm(stage, fresh=within == 0 and not (before and before.frozen_norm))
@@ -267,7 +274,7 @@ class _Run:
             yield
         progress.close()
 
-    def _train_step(self, generator: Generator, forward: Callable, stage: Stage) -> Tensor:
+    def _train_step(self, generator: Generator | StrokeGenerator, forward: Callable, stage: Stage) -> Tensor:
         image, target = _batch(generator, stage.batch, self.rng)
         with self._autocast():
             outputs = forward(image)
@@ -302,7 +309,7 @@ class _Run:
         if stage.frozen_norm and fresh:
             # The running averages lag behind weights that moved. Weights that were already trained with frozen
             # statistics, before an interruption or in the stage before, keep theirs.
-            generator = Generator(self.training_maps, stage_config(self.recipe, stage, stage.steps))
+            generator = make_generator(self.training_maps, stage_config(self.recipe, stage, stage.steps))
             with self._autocast():
                 estimate_norm_statistics(self.network, self._forward(stage), _images(generator, NORM_SAMPLES, self.rng))
         if stage.frozen_norm:
@@ -320,7 +327,7 @@ class _Run:
 
         The averaged weights are validated, with the settings that the stage ends with.
         """
-        generator = Generator(self.validation_maps, stage_config(self.recipe, stage, stage.steps))
+        generator = make_generator(self.validation_maps, stage_config(self.recipe, stage, stage.steps))
         rng = torch.Generator().manual_seed(self.recipe.seed)
         own = None
         if self.average is not None:
@@ -343,13 +350,13 @@ class _Run:
         return sum(scores) / max(1, len(scores))
 
 
-def _batch(generator: Generator, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(generator: Generator | StrokeGenerator, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     samples = [generator.sample(rng) for _ in range(size)]
     images = torch.stack([image for image, _ in samples]).to(memory_format=torch.channels_last_3d)
     return images, torch.stack([target for _, target in samples]).long()
 
 
-def _images(generator: Generator, count: int, rng: torch.Generator) -> Iterator[Tensor]:
+def _images(generator: Generator | StrokeGenerator, count: int, rng: torch.Generator) -> Iterator[Tensor]:
     for _ in range(count):
         yield _batch(generator, 1, rng)[0]
 

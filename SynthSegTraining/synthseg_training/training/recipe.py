@@ -13,6 +13,8 @@ from typing import Any
 from synthseg_training.losses import LOSSES
 from synthseg_training.training.optimizers import OPTIMIZERS
 
+TASKS = ("anatomy", "stroke")
+
 
 @dataclass
 class Stage:
@@ -82,8 +84,11 @@ class Recipe:
         Task name of the exported weights.
     network : dict
         ``architecture`` and its options, see :func:`synthseg_slicer.network.build`.
+    task : str
+        ``anatomy`` (SynthSeg's generative model) or ``stroke`` (:mod:`synthseg_training.stroke`).
     generator : dict
-        Fields of :class:`synthseg_training.generation.GeneratorConfig`.
+        Fields of :class:`synthseg_training.generation.GeneratorConfig`, or of
+        :class:`synthseg_training.stroke.StrokeConfig`.
     stages : list of Stage
         In order.
     names : dict
@@ -108,6 +113,7 @@ class Recipe:
 
     name: str
     stages: list[Stage]
+    task: str = "anatomy"
     network: dict[str, Any] = field(default_factory=lambda: {"architecture": "fast"})
     generator: dict[str, Any] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -129,6 +135,8 @@ class Recipe:
                 raise ValueError(f"stage {stage.name!r}: loss {stage.loss!r} is none of {', '.join(LOSSES)}")
             if stage.steps < 1:
                 raise ValueError(f"stage {stage.name!r}: steps must be at least 1, not {stage.steps}")
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
 

@@ -1,0 +1,153 @@
+"""Scores of lesion maps, as in tables 1 to 4 of Chalcroft et al. 2025, and a trial on synthetic patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage, stats
+
+from synthseg_slicer.labels import LESION_ID
+from synthseg_slicer.weights import Model
+from synthseg_slicer.windows import window_logits
+from synthseg_training.labelmaps import LabelMapSet
+from synthseg_training.physics import CLINICAL
+from synthseg_training.physics import Sequence as Acquisition
+from synthseg_training.stroke import StrokeConfig, StrokeGenerator
+
+from .metrics import dice, surface_distances
+
+EMPTY_HD95 = 256.0
+"""HD95 in mm where one of the two maps is empty (the edge of the padded volumes in the paper)."""
+ANY_DIRECTION = np.ones((3, 3, 3), bool)
+"""Connectivity of lesions: faces, edges and corners."""
+SCORES = ("dice", "hd95_mm", "volume_difference_ml", "count_difference", "f1")
+
+
+def lesion_scores(found: np.ndarray, true: np.ndarray, voxel_size: tuple[float, float, float]) -> dict[str, float]:
+    """Compare a lesion map with a reference.
+
+    Parameters
+    ----------
+    found, true : bool array [x, y, z]
+    voxel_size : tuple of float
+        In mm.
+
+    Returns
+    -------
+    dict
+        ``dice`` (1 where both are empty), ``hd95_mm`` (95th percentile of the surface distances, the larger of the two
+        directions; 0 where both are empty, 256 where one is), absolute ``volume_difference_ml`` and
+        ``count_difference`` of connected lesions, and lesion-wise ``f1``: a lesion counts as found where it overlaps by
+        a voxel.
+    """
+    ml = float(np.prod(voxel_size)) / 1000
+    found_parts, found_count = ndimage.label(found, ANY_DIRECTION)
+    true_parts, true_count = ndimage.label(true, ANY_DIRECTION)
+    hits = len(np.setdiff1d(np.unique(true_parts[found]), 0))
+    right = len(np.setdiff1d(np.unique(found_parts[true]), 0))
+    precision = right / found_count if found_count else 0.0
+    recall = hits / true_count if true_count else 0.0
+    if not found_count and not true_count:
+        overlap, distance, f1 = 1.0, 0.0, 1.0
+    else:
+        overlap = dice(found, true)
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        both = found_count and true_count
+        distance = max(np.percentile(d, 95) for d in surface_distances(found, true, voxel_size)) if both else EMPTY_HD95
+    return {
+        "dice": float(overlap),
+        "hd95_mm": float(distance),
+        "volume_difference_ml": abs(int(found.sum()) - int(true.sum())) * ml,
+        "count_difference": float(abs(found_count - true_count)),
+        "f1": f1,
+    }
+
+
+def median_with_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Return the median and the paper's interval around it: Student's t times the standard error of the mean."""
+    values = np.asarray(list(values), float)
+    middle = float(np.median(values))
+    if len(values) < 2:
+        return middle, float("nan"), float("nan")
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return middle, middle - float(half), middle + float(half)
+
+
+def summary(table: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
+    """Return the table of the paper: a row a group, ``median (low-high)`` of each score, and the number of scans."""
+    rows = []
+    for group, part in table.groupby(by, sort=False):
+        keys = dict(zip([by] if isinstance(by, str) else by, [group] if isinstance(by, str) else group))
+        cells = {score: "{:.3f} ({:.3f} to {:.3f})".format(*median_with_interval(part[score])) for score in SCORES}
+        rows.append({**keys, "scans": len(part), **cells})
+    return pd.DataFrame(rows)
+
+
+def trial(
+    model: Model,
+    maps: LabelMapSet,
+    config: StrokeConfig,
+    *,
+    patients: int = 20,
+    sequences: dict[str, Acquisition] | None = None,
+    seed: int = 1,
+    flips: int = 2,
+    smallest_ml: float = 0.0,
+    device: str = "cpu",
+    report: Callable[[str], None] = lambda line: None,
+) -> pd.DataFrame:
+    """Segment synthetic patients, each scanned with every sequence.
+
+    Parameters
+    ----------
+    model : Model
+        Of the stroke task.
+    maps : LabelMapSet
+        Label maps that the model was not trained on.
+    config : StrokeConfig
+        The generative model; its crop is what is segmented.
+    patients : int
+        Their number; anatomy, lesions and tissue are the same in all sequences.
+    sequences : dict, optional
+        Name to acquisition; the clinical ones by default.
+    seed : int
+        Of the first patient.
+    flips : {1, 2, 8}
+        Passes a scan.
+    smallest_ml : float
+        Patients with less lesion in the crop are drawn anew.
+    device : str
+        Where the network runs.
+    report : callable
+        Called with a line a patient.
+
+    Returns
+    -------
+    DataFrame
+        One row a patient and sequence: ``patient, sequence, lesion_ml`` and :data:`SCORES`.
+    """
+    sequences = CLINICAL if sequences is None else sequences
+    generator = StrokeGenerator(maps, replace(config, stroke_probability=1.0))
+    rng = torch.Generator().manual_seed(seed)
+    channel = model.ids.index(LESION_ID)
+    rows = []
+    for patient in range(patients):
+        while True:
+            parameters = generator.draw(rng)
+            target = generator.apply(parameters)[1].cpu().numpy() == generator.config.output_ids.index(LESION_ID)
+            volume = target.sum() * config.voxel_size**3 / 1000
+            if volume >= smallest_ml and volume > 0:
+                break
+        scores = []
+        for name, sequence in sequences.items():
+            image = generator.apply(replace(parameters, sequence=sequence))[0][0].cpu().numpy()
+            found = window_logits(model.network, image, flips=flips, device=device).argmax(0) == channel
+            row = lesion_scores(found, target, (config.voxel_size,) * 3)
+            rows.append({"patient": patient, "sequence": name, "lesion_ml": volume, **row})
+            scores.append(row["dice"])
+        report(f"patient {patient + 1} of {patients}: {volume:.1f} ml, mean Dice {np.mean(scores):.3f}")
+    return pd.DataFrame(rows)

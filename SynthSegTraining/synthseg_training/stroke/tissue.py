@@ -1,0 +1,148 @@
+"""Tissue of a sample: which values each label and lesion takes, and the maps that come of it (qSynth, section 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..generation.anatomy import Anatomy
+from ..generation.draws import uniform
+from ..generation.gmm import GaussianMixture
+from ..generation.resolution import gaussian_matrix
+from ..lesions import CHANNELS
+from ..lesions.field import SmoothNoise
+from ..physics import LABEL_TISSUES, TISSUES
+
+FWHM_PER_WAVELENGTH = 0.83
+"""Width of the Gaussian filter that would make :class:`SmoothNoise` of one octave from white noise, relative to its
+wavelength (measured from the autocorrelation at wavelengths of 4 to 16 voxels: 0.80 to 0.85)."""
+WHITE = 1.5
+"""Below this width in voxels texture is independent noise."""
+
+
+@dataclass(frozen=True)
+class TissueParameters:
+    """Means and standard deviations of each quantity.
+
+    Attributes
+    ----------
+    means, stds : Tensor
+        ``[quantities, labels + 3]``; the last three are the lesion channels cavity, gliosis, acute.
+    fwhm : float
+        Width of the texture in voxels.
+    """
+
+    means: Tensor
+    stds: Tensor
+    fwhm: float
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Map(x) = sum_k p_k(x) (mu_k + sigma_k noise(x)), noise smooth within classes.
+
+    Attributes
+    ----------
+    fwhm : tuple of float
+        Bounds of the noise's width in voxels.
+    mixing : float
+        Standard deviation in mm of the Gaussian that turns labels into shares of tissue: partial volume.
+    share : float
+        Of the within-class standard deviation that is drawn as texture (the authors' code: 0.1).
+    spread : float
+        Factor of the spread of the class means between subjects; 1 is the table's.
+    """
+
+    fwhm: tuple[float, float] = (0.0, 10.0)
+    mixing: float = 0.6
+    share: float = 0.1
+    spread: float = 1.0
+
+    def draw_physics(self, rng: torch.Generator, labels: tuple[int, ...]) -> TissueParameters:
+        """Draw PD, R1, R2, R2* and MT of all tissues from their priors (:mod:`synthseg_training.physics.priors`)."""
+        drawn = {}
+        for name, tissue in TISSUES.items():
+            means, stds = tissue.draw(rng, self.share)
+            typical = torch.tensor([prior.mean for prior in tissue.priors])
+            drawn[name] = (typical + (means - typical) * self.spread).clamp_(min=0), stds
+        names = [LABEL_TISSUES.get(label, "soft") for label in labels] + list(CHANNELS)
+        means, stds = (torch.stack([drawn[name][part] for name in names], 1) for part in (0, 1))
+        return TissueParameters(means, stds, uniform(rng, *self.fwhm))
+
+    def draw_random(
+        self, rng: torch.Generator, labels: tuple[int, ...], anatomy: Anatomy, gmm: GaussianMixture
+    ) -> TissueParameters:
+        """Draw intensities as SynthSeg does, those of the lesions too ('Synth', Chalcroft et al. 2024)."""
+        tissue = gmm.draw(rng, labels, anatomy)
+        means = torch.rand(len(CHANNELS), generator=rng).mul_(gmm.mean[1] - gmm.mean[0]).add_(gmm.mean[0])
+        stds = torch.rand(len(CHANNELS), generator=rng).mul_(gmm.std[1] - gmm.std[0]).add_(gmm.std[0])
+        return TissueParameters(torch.cat([tissue.means, means])[None], torch.cat([tissue.stds, stds])[None], 0.0)
+
+    def apply(
+        self, labels: Tensor, lesions: Tensor, parameters: TissueParameters, table: Tensor, seed: int, voxel_size: float
+    ) -> Tensor:
+        """Return the maps ``[quantities, N, N, N]``.
+
+        Parameters
+        ----------
+        labels : Tensor
+            int32 ``[N, N, N]``, indices into the labels of the maps.
+        lesions : Tensor
+            ``[1 + 3, N, N, N]``: share of healthy tissue and of each lesion channel.
+        parameters : TissueParameters
+        table : Tensor
+            int32 ``[labels]``, label that stands in for each label after the edits.
+        seed : int
+            Of the texture.
+        voxel_size : float
+            In mm.
+        """
+        device, flat, size = labels.device, labels.reshape(-1), len(labels)
+        blur = gaussian_matrix(self.mixing / voxel_size, size, device) if self.mixing else None
+        columns = torch.cat([table.long(), torch.arange(len(table), parameters.means.shape[1])])
+        means, stds = (values[:, columns].to(device) for values in (parameters.means, parameters.stds))
+        maps = torch.empty((len(means), *labels.shape), device=device)
+        for quantity, (mean, std) in enumerate(zip(means, stds)):
+            image = mean.index_select(0, flat).reshape(labels.shape)
+            noise = None
+            if bool((parameters.stds[quantity] > 0).any()):
+                noise = self._noise(labels.shape, parameters.fwhm, seed + quantity, device)
+                image.addcmul_(noise, std.index_select(0, flat).reshape(labels.shape))
+            if blur is not None:
+                image = _blurred(image, blur)
+            image.mul_(lesions[0])
+            for channel, weight in enumerate(lesions[1:], len(table)):
+                value = mean[channel] if noise is None else noise * std[channel] + mean[channel]
+                image.addcmul_(weight, value) if torch.is_tensor(value) else image.add_(weight, alpha=float(value))
+            maps[quantity] = image.clamp_(min=0)
+        return maps
+
+    def _noise(self, shape: torch.Size, fwhm: float, seed: int, device: torch.device) -> Tensor:
+        """Return noise of unit variance, ``fwhm`` voxels wide."""
+        if fwhm < WHITE:
+            generator = torch.Generator(device).manual_seed(seed)
+            return torch.empty(shape, device=device).normal_(generator=generator)
+        axes = [torch.arange(count, device=device, dtype=torch.float32) for count in shape]
+        return SmoothNoise(seed, fwhm / FWHM_PER_WAVELENGTH, shape)(axes)
+
+
+def _blurred(image: Tensor, matrix: Tensor) -> Tensor:
+    size = len(image)
+    image = (matrix @ image.reshape(size, -1)).reshape(image.shape)
+    return (matrix @ image) @ matrix.T
+
+
+def shares(labels: Tensor, member: Tensor, sigma: float) -> Tensor:
+    """Return the share of each voxel that belongs to a class, after mixing by a Gaussian of ``sigma`` voxels.
+
+    Parameters
+    ----------
+    labels : Tensor
+        int32 ``[N, N, N]``.
+    member : Tensor
+        bool ``[labels]``.
+    """
+    mask = member.to(labels.device)[labels.reshape(-1).long()].reshape(labels.shape).float()
+    return _blurred(mask, gaussian_matrix(sigma, len(labels), labels.device))

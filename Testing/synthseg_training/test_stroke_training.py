@@ -1,0 +1,314 @@
+"""Samples of the stroke task, training from the brain's weights, and lesion scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from synthetic import random_network
+
+from synthseg_slicer.conform import HEAD_LEAST, HEAD_MEAN
+from synthseg_slicer.errors import OptionError
+from synthseg_slicer.labels import LESION_ID, STROKE
+from synthseg_slicer.network import build
+from synthseg_slicer.weights import Model, load_model
+from synthseg_training.cli import main
+from synthseg_training.evaluation.lesions import (
+    EMPTY_HD95,
+    SCORES,
+    lesion_scores,
+    median_with_interval,
+    summary,
+    trial,
+)
+from synthseg_training.evaluation.metrics import surface_distances
+from synthseg_training.export import card_labels, export
+from synthseg_training.generation import BiasField, Gamma, Resolution, SkullStripping, Spatial
+from synthseg_training.labelmaps import prepare
+from synthseg_training.lesions import Paste
+from synthseg_training.phantom import write_phantoms
+from synthseg_training.physics import CLINICAL, RicianNoise
+from synthseg_training.stroke import StrokeConfig, StrokeGenerator
+from synthseg_training.stroke.model import clinical_draw
+from synthseg_training.training import checkpoint
+from synthseg_training.training.loop import fit, make_generator, stage_config
+from synthseg_training.training.recipe import Recipe, Stage, load_recipe
+
+CHANNEL = {label.id: channel for channel, label in enumerate(STROKE)}
+TINY = {"architecture": "fast", "widths": [4, 8], "fine_width": 4}
+PLAIN = StrokeConfig(
+    crop=64,
+    voxel_size=3.0,
+    spatial=Spatial(probability=0),
+    skull_stripping=SkullStripping(probability=0),
+    noise=RicianNoise(probability=0),
+    resolution=Resolution(probability=0),
+    gain=replace(StrokeConfig().gain, probability=0),
+    paste=Paste(probability=0),
+    stroke_probability=1.0,
+)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, 2, voxel_size=3.0)
+    return prepare(folder, folder / "maps.npz", source="phantoms", licence="none")
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(generator: StrokeGenerator, seed: int, **changes):
+    return replace(generator.draw(rng(seed)), **changes)
+
+
+@pytest.mark.parametrize("appearance", ["physics", "random"])
+def test_a_sample_is_a_standardised_scan_with_six_classes(phantoms, appearance):
+    config = StrokeConfig(crop=48, voxel_size=1.5, appearance=appearance, clinical_share=0.5, stroke_probability=1.0)
+    generator = StrokeGenerator(phantoms, config)
+    classes = set()
+    for seed in range(3):
+        image, target = generator.sample(rng(seed))
+        assert image.shape == (1, 48, 48, 48) and image.dtype == torch.float32 and torch.isfinite(image).all()
+        assert target.shape == (48, 48, 48) and target.dtype == torch.uint8
+        classes |= set(target.unique().tolist())
+    assert classes >= set(CHANNEL.values()) - {CHANNEL[299]}
+
+
+def test_the_boundary_lies_between_grey_and_white_matter(phantoms):
+    generator = StrokeGenerator(phantoms, replace(PLAIN, crop=64, voxel_size=0.75, stroke_probability=0.0))
+    target = generator.sample(rng(1))[1]
+    near = {
+        label: torch.nn.functional.max_pool3d((target == CHANNEL[label])[None].float(), 5, 1, 2)[0] > 0
+        for label in (2, 3)
+    }
+    boundary = target == CHANNEL[299]
+    assert boundary.sum() > 100
+    assert (near[2] & near[3])[boundary].float().mean() > 0.9
+
+
+def test_the_same_parameters_give_the_same_sample(phantoms):
+    generator = StrokeGenerator(phantoms, StrokeConfig(crop=48, voxel_size=3.0))
+    parameters = generator.draw(rng(1))
+    for first, second in zip(generator.apply(parameters), generator.apply(parameters)):
+        assert torch.equal(first, second)
+    assert not torch.equal(generator.sample(rng(1))[0], generator.sample(rng(2))[0])
+
+
+def medians(image, target, labels) -> dict[int, float]:
+    return {label: image[0][target == CHANNEL[label]].median().item() for label in labels}
+
+
+@pytest.mark.parametrize(
+    ("sequence", "ascending"),
+    [
+        ("T1 MPRAGE", (24, LESION_ID, 3, 2)),
+        ("T2 FSE", (2, 3, LESION_ID, 24)),
+        ("FLAIR", (24, 3)),
+    ],
+)
+def test_tissues_have_the_order_of_the_sequence(phantoms, sequence, ascending):
+    generator = StrokeGenerator(phantoms, PLAIN)
+    found = 0
+    for seed in range(12):
+        parameters = drawn(generator, seed, sequence=CLINICAL[sequence])
+        foci = tuple(replace(focus, stage="chronic", rim=0.0, volume=60.0) for focus in parameters.foci[:1])
+        values = medians(*generator.apply(replace(parameters, foci=foci)), ascending)
+        if any(np.isnan(value) for value in values.values()):
+            continue
+        found += 1
+        assert sorted(values, key=values.get) == list(ascending)
+    assert found >= 6
+
+
+def test_no_stroke_no_lesion_and_old_white_matter_is_none(phantoms):
+    generator = StrokeGenerator(phantoms, replace(PLAIN, stroke_probability=0.0, crop=48))
+    for seed in range(4):
+        parameters = generator.draw(rng(seed))
+        assert parameters.foci == ()
+        assert not (generator.apply(parameters)[1] == CHANNEL[LESION_ID]).any()
+
+
+def test_lesions_lie_in_tissue_and_have_their_volume(phantoms):
+    generator = StrokeGenerator(phantoms, PLAIN)
+    parameters = drawn(generator, 5)
+    foci = tuple(replace(focus, volume=40.0) for focus in parameters.foci[:1])
+    healthy = generator.apply(replace(parameters, foci=()))[1]
+    target = generator.apply(replace(parameters, foci=foci))[1]
+    lesion = target == CHANNEL[LESION_ID]
+    assert lesion.sum().item() * 0.027 == pytest.approx(40, rel=0.35)
+    assert (healthy[lesion] == 0).float().mean() < 0.05
+    elsewhere = ~lesion
+    assert torch.equal(target[elsewhere], healthy[elsewhere])
+
+
+def test_the_quantitative_maps_have_the_units_of_tissue(phantoms):
+    generator = StrokeGenerator(phantoms, PLAIN)
+    parameters = drawn(generator, 2, foci=())
+    maps, (_, target) = generator.quantitative(parameters), generator.apply(parameters)
+    white, fluid = target == CHANNEL[2], target == CHANNEL[24]
+    assert 0.75 < maps.r1[white].median() < 1.2 and 60 < maps.pd[white].median() < 80
+    assert maps.r1[fluid].median() < 0.4 and maps.r2[fluid].median() < 3
+    assert (maps.r2s >= maps.r2 - 1e-3)[white].float().mean() > 0.95
+
+
+def test_an_easier_task_has_no_noise(phantoms):
+    easy = StrokeConfig().scaled(0.0)
+    assert easy.noise.sigma[1] == 0 and easy.resolution.probability == 0 and easy.spatial.velocity == 0
+    with pytest.raises(OptionError, match="difficulty"):
+        StrokeConfig().scaled(2)
+    with pytest.raises(OptionError, match="appearance"):
+        StrokeConfig(appearance="painted")
+
+
+def test_clinical_acquisitions_are_possible_and_of_all_kinds():
+    acquisitions = [clinical_draw().draw(rng(seed)) for seed in range(60)]
+    assert len({type(one) for one in acquisitions}) == 4 and all(one.feasible for one in acquisitions)
+
+
+def tiny(**settings) -> Recipe:
+    generator = {"spatial": {"step": 8.0}, "clinical_share": 1.0}
+    stage = Stage(steps=3, crop=32, voxel_size=4.0, loss="dice_ce", rate=1e-3, frozen_norm=True)
+    network = {**TINY, "n_labels": len(STROKE)}
+    return Recipe("stroke", [stage], task="stroke", network=network, generator=generator, ema=0.9, **settings)
+
+
+def test_training_begins_with_the_brains_trunk_and_new_heads(phantoms, tmp_path, capsys):
+    brain = random_network(**TINY)
+    torch.save({"state": brain.state_dict()}, tmp_path / "brain.pt")
+    fit(tiny(held_out=["phantom_02"]), phantoms, tmp_path / "run", resume=tmp_path / "brain.pt", device="cpu")
+    assert "begin anew" in capsys.readouterr().out
+    content = checkpoint.load(tmp_path / "run" / "last.pt")
+    trained = content["network"]["encoder.0.0.conv.weight"]
+    difference = (trained - brain.state_dict()["encoder.0.0.conv.weight"]).abs().max()
+    assert 0 < difference < 0.05
+    path = export(tiny(), tmp_path / "run" / "last.pt", tmp_path / "stroke.pt", maps=phantoms)
+    model = load_model(path=path)
+    assert model.labels == STROKE == card_labels(tiny()) and model.card["name"] == "stroke"
+
+
+def test_weights_of_another_network_are_refused(phantoms, tmp_path):
+    torch.save({"state": build("fast", widths=[4, 16], fine_width=4).state_dict()}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="another network"):
+        fit(tiny(), phantoms, tmp_path / "run", resume=tmp_path / "other.pt", device="cpu")
+
+
+def test_recipes_of_the_task_make_its_generator(phantoms, tmp_path):
+    (tmp_path / "r.json").write_text(
+        '{"name": "s", "task": "stroke", "network": {"architecture": "fast", "n_labels": 6}, "stages": [{"steps": 1}],'
+        ' "generator": {"appearance": "random", "shapes": {"wedge": 0.1}, "sequences": {"weights": {"fse": 1.0}}}}'
+    )
+    recipe = load_recipe(tmp_path / "r.json")
+    config = stage_config(recipe, recipe.stages[0])
+    assert config.appearance == "random" and config.shapes.wedge == 0.1 and config.sequences.weights == {"fse": 1.0}
+    assert isinstance(make_generator(phantoms, config), StrokeGenerator)
+    with pytest.raises(ValueError, match="none of anatomy, stroke"):
+        load_recipe(tmp_path / "r.json", ["task=heart"])
+
+
+def block(low, high, shape=(24, 24, 24)):
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(a, b) for a, b in zip(low, high))] = True
+    return mask
+
+
+def test_lesion_scores_agree_with_brute_force():
+    generator = np.random.default_rng(0)
+    true = block((2, 2, 2), (8, 9, 7)) | block((14, 14, 14), (18, 18, 18)) | block((2, 20, 2), (4, 22, 4))
+    found = (
+        np.roll(block((2, 2, 2), (8, 9, 7)), 1, 0) | block((15, 14, 14), (20, 18, 18)) | block((20, 2, 2), (22, 4, 4))
+    )
+    found &= generator.random(found.shape) > 0.02
+    voxel = (1.0, 2.0, 1.5)
+    scores = lesion_scores(found, true, voxel)
+    assert scores["dice"] == pytest.approx(2 * (found & true).sum() / (found.sum() + true.sum()))
+    assert scores["f1"] == pytest.approx(2 / 3) and scores["count_difference"] == 0
+    assert scores["volume_difference_ml"] == pytest.approx(abs(int(found.sum()) - int(true.sum())) * 3 / 1000)
+
+    def surface(mask):
+        padded = np.pad(mask, 1)
+        inner = padded.copy()
+        for axis in range(3):
+            inner &= np.roll(padded, 1, axis) & np.roll(padded, -1, axis)
+        return np.argwhere(padded & ~inner) * voxel
+
+    distances = cdist(surface(found), surface(true))
+    expected = max(np.percentile(distances.min(1), 95), np.percentile(distances.min(0), 95))
+    assert scores["hd95_mm"] == pytest.approx(expected)
+    assert [len(d) for d in surface_distances(found, true, voxel)] == [distances.shape[0], distances.shape[1]]
+
+
+def test_empty_maps_have_the_papers_scores():
+    nothing, something = block((0,) * 3, (0,) * 3), block((2, 2, 2), (6, 6, 6))
+    missed = lesion_scores(nothing, something, (1, 1, 1))
+    assert (missed["dice"], missed["hd95_mm"], missed["f1"]) == (0, EMPTY_HD95, 0) and missed["count_difference"] == 1
+    assert lesion_scores(nothing, nothing, (1, 1, 1)) == dict(zip(SCORES, (1.0, 0.0, 0.0, 0.0, 1.0)))
+
+
+def test_medians_carry_students_interval():
+    middle, low, high = median_with_interval([1.0, 2.0, 3.0, 10.0])
+    half = 3.182 * np.std([1, 2, 3, 10], ddof=1) / 2
+    assert (
+        middle == 2.5
+        and high - middle == pytest.approx(half, rel=1e-3)
+        and middle - low == pytest.approx(half, rel=1e-3)
+    )
+    assert np.isnan(median_with_interval([1.0])[1])
+
+
+class Knows(torch.nn.Module):
+    """Calls everything brighter than the head's usual range a lesion."""
+
+    multiple, n_labels = 4, len(STROKE)
+
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(HEAD_MEAN + HEAD_LEAST))
+
+    def forward(self, image):
+        logits = torch.zeros((1, self.n_labels, *image.shape[2:]))
+        logits[:, CHANNEL[LESION_ID]] = image[:, 0] - self.level
+        return logits
+
+
+def test_a_trial_scores_every_patient_with_every_sequence(phantoms):
+    lines = []
+    sequences = {name: CLINICAL[name] for name in ("T2 FSE", "T1 MPRAGE")}
+    config = replace(PLAIN, crop=48, voxel_size=4.0)
+    model = Model(Knows(), STROKE, "", {})
+    table = trial(
+        model, phantoms, config, patients=2, sequences=sequences, smallest_ml=5.0, flips=1, report=lines.append
+    )
+    assert len(table) == 4 == 2 * len(lines) and (table["lesion_ml"] >= 5).all()
+    again = trial(model, phantoms, config, patients=2, sequences=sequences, smallest_ml=5.0, flips=1)
+    pd.testing.assert_frame_equal(table, again)
+    assert list(summary(table, "sequence")["scans"]) == [2, 2]
+
+
+def test_the_trial_command_writes_tables(phantoms, tmp_path, capsys):
+    phantoms.save(tmp_path / "maps.npz")
+    network = random_network("fast", n_labels=len(STROKE), widths=(4, 8), fine_width=4)
+    torch.save({"state": network.state_dict()}, tmp_path / "w.pt")
+    path = export(tiny(), tmp_path / "w.pt", tmp_path / "stroke.pt")
+    text = (
+        '{"name": "s", "task": "stroke", "network": {"architecture": "fast", "n_labels": 6},'
+        ' "stages": [{"steps": 1, "voxel_size": 4.0, "crop": 48}], "held_out": ["phantom_02"]}'
+    )
+    (tmp_path / "r.json").write_text(text)
+    arguments = [str(tmp_path / "r.json"), "--maps", str(tmp_path / "maps.npz"), str(path), "-o", str(tmp_path / "out")]
+    assert main(["trial", *arguments, "-n", "1", "--crop", "48", "--smallest", "1", "--flips", "1"]) in (0, None)
+    assert "FLAIR" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "out" / "trial.csv")) == len(CLINICAL)
+
+
+def test_random_appearance_ignores_sequences(phantoms):
+    config = replace(PLAIN, appearance="random", bias=BiasField(probability=0), gamma=Gamma(probability=0), crop=48)
+    generator = StrokeGenerator(phantoms, config)
+    parameters = generator.draw(rng(4))
+    assert parameters.sequence is None and generator.tissue(parameters)[0].shape[0] == 1
