@@ -25,9 +25,10 @@ def card_labels(recipe: Recipe) -> tuple[Label, ...]:
     FreeSurfer's entries where the label is one of the brain's; else the recipe's names and made-up colours.
     Every foreground label of another anatomy is a topology class of its own: one connected component.
     """
+    config = stage_config(recipe, recipe.stages[-1])
     if recipe.task == "stroke":
-        return STROKE
-    anatomy = stage_config(recipe, recipe.stages[-1]).anatomy
+        return tuple(label for label in STROKE if label.id in config.output_ids)
+    anatomy = config.anatomy
     known = {label.id: label for label in BRAIN} if not recipe.names else {}
     left = set(anatomy.pairs)
     labels = []

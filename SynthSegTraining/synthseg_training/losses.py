@@ -44,6 +44,37 @@ def dice_cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
     return _DiceCrossEntropy.apply(_rows(logits), target.reshape(-1), 1.0, True)
 
 
+UNKNOWN_HEALTHY = 255
+"""In a target: not lesion, the healthy class unknown. Real scans come with lesion masks only."""
+
+
+def merge_healthy(logits: Tensor, target: Tensor, lesion: int) -> tuple[Tensor, Tensor]:
+    """Turn logits of several classes, and a target that knows the lesion only, into a problem of two classes.
+
+    The logit of "not lesion" is the logarithm of the summed exponentials of all other logits, so its posterior is the
+    sum of theirs: a network of six classes learns from two-class targets, and healthy voxels pull at no class in
+    particular.
+
+    Parameters
+    ----------
+    logits : Tensor
+        ``[B, classes, X, Y, Z]``.
+    target : Tensor
+        int64 ``[B, X, Y, Z]``: ``lesion`` or anything else.
+    lesion : int
+        Channel of the lesion.
+
+    Returns
+    -------
+    logits : Tensor
+        ``[B, 2, X, Y, Z]``: not lesion, lesion.
+    target : Tensor
+        int64 ``[B, X, Y, Z]``, 0 or 1.
+    """
+    others = torch.cat([logits[:, :lesion], logits[:, lesion + 1 :]], 1).float().logsumexp(1, keepdim=True)
+    return torch.cat([others, logits[:, lesion : lesion + 1].float()], 1), (target == lesion).long()
+
+
 def logit_loss(logits: Tensor, target: Tensor, *, margin: float = 5.0) -> Tensor:
     """Weighted squared distance of the logits to +/- ``margin``; the first epoch of the reference implementation.
 

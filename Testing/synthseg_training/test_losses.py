@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from synthseg_training.losses import dice_cross_entropy_loss, logit_loss, soft_dice_loss
+from synthseg_training.losses import dice_cross_entropy_loss, logit_loss, merge_healthy, soft_dice_loss
 
 N_LABELS = 5
 
@@ -61,3 +61,25 @@ def test_logit_loss_vanishes_at_its_target_and_weighs_labels_equally(target):
     one_missed[0, 1, 0, 0, 0] = -5.0
     many_missed[0, 0][rare[0] == 0] = -5.0
     torch.testing.assert_close(logit_loss(one_missed, rare), logit_loss(many_missed, rare))
+
+
+def test_merged_healthy_classes_have_their_summed_posterior():
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 6, 4, 5, 3), torch.full((1, 4, 5, 3), 255)
+    target[:, 1:3] = 4
+    merged, two = merge_healthy(logits, target, 4)
+    posteriors = logits.softmax(1)
+    torch.testing.assert_close(merged.softmax(1)[:, 1], posteriors[:, 4])
+    torch.testing.assert_close(merged.softmax(1)[:, 0], 1 - posteriors[:, 4])
+    assert torch.equal(two, (target == 4).long())
+
+
+def test_two_class_targets_leave_the_ratio_of_healthy_classes_alone():
+    logits = torch.zeros(1, 3, 2, 2, 2)
+    logits[:, 1] = 1.0
+    logits.requires_grad_()
+    merged, two = merge_healthy(logits, torch.full((1, 2, 2, 2), 255), 2)
+    dice_cross_entropy_loss(merged, two).backward()
+    gradient = logits.grad[0, :, 0, 0, 0]
+    share = logits.detach().softmax(1)[0, :2, 0, 0, 0]
+    torch.testing.assert_close(gradient[:2] / gradient[:2].sum(), share / share.sum())

@@ -117,3 +117,36 @@ def test_difficulty_and_share_reach_the_generator():
     assert (start.spatial.rotation, end.spatial.rotation) == (0.0, 10.0)
     assert (start.gmm.realistic_share, end.gmm.realistic_share) == (1.0, 0.0)
     assert end.bias.probability == 0
+
+
+def test_a_polynomial_rate_falls_as_the_power_of_what_is_left():
+    stage = Stage(steps=100, rate=1e-4, power=0.9)
+    assert learning_rate(stage, 0) == 1e-4
+    assert learning_rate(stage, 50) == pytest.approx(1e-4 * 0.5**0.9)
+    assert 0 < learning_rate(stage, 99) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["baseline", "synth", "synth-real", "qatlas", "qsynth", "qsynth-real"])
+def test_the_stroke_papers_recipes_are_the_paper(name):
+    recipe = load_recipe(next(path for path in RECIPES if path.stem == f"stroke-{name}"))
+    (stage,) = recipe.stages
+    assert (recipe.optimizer, recipe.betas, recipe.weight_decay) == ("adamw", (0.9, 0.999), 0.01)
+    assert (stage.steps, stage.crop, stage.rate, stage.power, stage.batch) == (700_000, 192, 1e-4, 0.9, 1)
+    assert recipe.network["n_labels"] == (2 if name in ("baseline", "qatlas") else 6)
+    assert (recipe.data is not None) == (name not in ("synth", "qsynth"))
+    if recipe.data:
+        assert recipe.data.kind == ("maps" if name == "qatlas" else "scans")
+        assert recipe.data.share == (1.0 if name in ("baseline", "qatlas") else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {folder: a, kind: movies}\ntask: stroke", "kind 'movies'"),
+        ("data: {folder: a, share: 2.0}\ntask: stroke", "share 2.0"),
+        ("data: {folder: a}", "only the task stroke"),
+    ],
+)
+def test_wrong_data_folders_are_named(write, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write(f"name: a\nstages: [{{steps: 5}}]\n{text}\n"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.spatial.distance import cdist
-from synthetic import random_network
+from synthetic import ball, random_network
 
 from synthseg_slicer.conform import HEAD_LEAST, HEAD_MEAN
-from synthseg_slicer.errors import OptionError
+from synthseg_slicer.errors import OptionError, ScanError
 from synthseg_slicer.labels import LESION_ID, STROKE
 from synthseg_slicer.network import build
 from synthseg_slicer.weights import Model, load_model
@@ -32,11 +34,12 @@ from synthseg_training.labelmaps import prepare
 from synthseg_training.lesions import Paste
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.physics import CLINICAL, RicianNoise
-from synthseg_training.stroke import StrokeConfig, StrokeGenerator
+from synthseg_training.stroke import Mixture, StrokeConfig, StrokeGenerator
 from synthseg_training.stroke.model import clinical_draw
+from synthseg_training.stroke.real import RealScans
 from synthseg_training.training import checkpoint
 from synthseg_training.training.loop import fit, make_generator, stage_config
-from synthseg_training.training.recipe import Recipe, Stage, load_recipe
+from synthseg_training.training.recipe import DataFolder, Recipe, Stage, load_recipe
 
 CHANNEL = {label.id: channel for channel, label in enumerate(STROKE)}
 TINY = {"architecture": "fast", "widths": [4, 8], "fine_width": 4}
@@ -312,3 +315,98 @@ def test_random_appearance_ignores_sequences(phantoms):
     generator = StrokeGenerator(phantoms, config)
     parameters = generator.draw(rng(4))
     assert parameters.sequence is None and generator.tissue(parameters)[0].shape[0] == 1
+
+
+def test_two_class_targets_are_lesion_or_not(phantoms):
+    config = replace(PLAIN, healthy_classes=False, crop=48)
+    _, target = StrokeGenerator(phantoms, config).sample(rng(3))
+    assert config.output_ids == (0, LESION_ID) and set(target.unique().tolist()) == {0, 1}
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Two scans with masks; the second one without lesion, thick slices, other axes."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    data = ball((48, 44, 40), 17.0)
+    mask = np.zeros(data.shape, np.uint8)
+    mask[20:28, 20:26, 14:22] = 1
+    data[mask > 0] += 60
+    affine = np.diag([-1.0, 1, 1, 1])
+    nib.Nifti1Image(data, affine).to_filename(folder / "a_image.nii.gz")
+    nib.Nifti1Image(mask, affine).to_filename(folder / "a_dseg.nii.gz")
+    thick = np.diag([1.0, 1, 3, 1])
+    nib.Nifti1Image(data[:, :, ::3], thick).to_filename(folder / "b_image.nii.gz")
+    nib.Nifti1Image(np.zeros_like(mask[:, :, ::3]), thick).to_filename(folder / "b_dseg.nii.gz")
+    return folder
+
+
+def test_real_scans_give_crops_whose_masks_follow_them(scans):
+    config = StrokeConfig(
+        crop=32, spatial=Spatial(scaling=0.05, rotation=10.0, velocity=1.0), noise=RicianNoise(probability=0)
+    )
+    config = replace(config, resolution=Resolution(probability=0), bias=BiasField(probability=0))
+    source = RealScans(scans, config)
+    assert source.names == ["a", "b"]
+    contrast = []
+    for seed in range(12):
+        image, target = source.sample(rng(seed))
+        assert image.shape == (1, 32, 32, 32) and set(target.unique().tolist()) <= {CHANNEL[LESION_ID], 255}
+        lesion = target == CHANNEL[LESION_ID]
+        if lesion.sum() > 100:
+            contrast.append((image[0][lesion].mean() - image[0][~lesion].mean()).item())
+    assert len(contrast) >= 3 and min(contrast) > 0.1
+
+
+def test_real_scans_without_masks_or_on_other_grids_are_named(scans, tmp_path):
+    with pytest.raises(ScanError, match="no NAME_image"):
+        RealScans(tmp_path, StrokeConfig(crop=32))
+    with pytest.raises(OptionError, match="at 1 mm"):
+        RealScans(scans, StrokeConfig(crop=32, voxel_size=2.0))
+    nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)).to_filename(scans / "b_dseg.nii.gz")
+    with pytest.raises(ScanError, match=r"b_dseg.nii.gz: its grid"):
+        RealScans(scans, StrokeConfig(crop=32))
+    (scans / "b_dseg.nii.gz").unlink()
+    with pytest.raises(ScanError, match=r"b_image.nii.gz: its lesion mask b_dseg.nii.gz is missing"):
+        RealScans(scans, StrokeConfig(crop=32))
+
+
+def test_a_mixture_draws_from_both_sources_by_its_share(phantoms):
+    class Constant:
+        config = PLAIN
+
+        def __init__(self, value):
+            self.value = value
+
+        def sample(self, generator):
+            return self.value
+
+    mixture = Mixture(Constant("synthetic"), Constant("real"), 0.25)
+    drawn_from = [mixture.sample(rng(seed)) for seed in range(200)]
+    assert 0.15 < drawn_from.count("real") / 200 < 0.35
+    mixture.config = StrokeConfig(crop=64)
+    assert mixture.first.config is mixture.second.config is mixture.config
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_the_papers_network_trains_on_real_and_synthetic_scans(phantoms, scans, tmp_path, classes):
+    pytest.importorskip("monai")
+    settings = {"spatial": {"step": 8.0}, "healthy_classes": classes == 6}
+    stage = Stage(steps=4, crop=32, loss="dice_ce", rate=1e-3, power=0.9)
+    recipe = Recipe(
+        "stroke",
+        [stage],
+        task="stroke",
+        network={"architecture": "residual", "n_labels": classes, "widths": [4, 8, 8]},
+        generator=settings,
+        data=DataFolder(str(scans), 0.5),
+    )
+    path = export(recipe, fit(recipe, phantoms, tmp_path / "run", device="cpu"), tmp_path / "stroke.pt")
+    model = load_model(path=path)
+    assert len(model.labels) == classes and model.network(torch.zeros(1, 1, 16, 16, 16)).shape[1] == classes
+
+
+def test_without_monai_its_network_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
+    with pytest.raises(OptionError, match="pip install monai"):
+        build("residual")

@@ -1,6 +1,6 @@
-"""The two segmentation networks: the paper's U-Net and the fast one whose weights are bundled.
+"""The segmentation networks: SynthSeg's U-Net, the fast one whose weights are bundled, the stroke paper's.
 
-Both map an image ``[B, 1, X, Y, Z]`` with intensities in [0, 1] to logits ``[B, labels, X, Y, Z]``; X, Y and Z must be
+All map an image ``[B, 1, X, Y, Z]`` with intensities in [0, 1] to logits ``[B, labels, X, Y, Z]``; X, Y and Z must be
 multiples of ``network.multiple``.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .errors import OptionError
 
 
 class PaperUNet(nn.Module):
@@ -215,11 +217,48 @@ def upsample(coarse: Tensor) -> Tensor:
         return F.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
 
 
-ARCHITECTURES = {"paper": PaperUNet, "fast": FastUNet}
+class ResidualUNet(nn.Module):
+    """The stroke paper's network (Chalcroft et al. 2025, section 2.4), MONAI's residual U-Net: 18.6 M parameters.
+
+    One residual unit a level, PReLU, instance normalisation. Needs the package monai, for training and inference; the
+    bundled weights do without it.
+
+    Parameters
+    ----------
+    n_labels : int
+        Number of output channels.
+    widths : tuple of int
+        Features of the levels.
+
+    Raises
+    ------
+    OptionError
+        MONAI is not installed.
+    """
+
+    def __init__(self, n_labels: int = 6, widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)):
+        super().__init__()
+        try:
+            from monai.networks.nets import UNet
+        except ImportError as error:
+            raise OptionError(
+                f"The architecture 'residual' needs MONAI ({error}). Install it: pip install monai."
+            ) from error
+        self.n_labels = n_labels
+        self.multiple = 2 ** (len(widths) - 1)
+        strides = (2,) * (len(widths) - 1)
+        self.unet = UNet(3, 1, n_labels, tuple(widths), strides, num_res_units=1, act="PRELU", norm="INSTANCE")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits ``[B, labels, X, Y, Z]`` for an image ``[B, 1, X, Y, Z]``."""
+        return self.unet(image)
+
+
+ARCHITECTURES = {"paper": PaperUNet, "fast": FastUNet, "residual": ResidualUNet}
 
 
 def build(architecture: str, **options) -> nn.Module:
-    """Return an untrained network by name (``paper`` or ``fast``) with the constructor's options."""
+    """Return an untrained network by name (``paper``, ``fast`` or ``residual``) with the constructor's options."""
     return ARCHITECTURES[architecture](**options)
 
 

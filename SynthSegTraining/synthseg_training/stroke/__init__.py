@@ -1,5 +1,6 @@
-"""Training samples of the stroke-lesion task: qSynth, and the plain random-contrast model that it is compared with."""
+"""Training samples of the stroke task: qSynth, the plain random-contrast model it is compared with, real scans."""
 
+from .mixture import Mixture
 from .model import StrokeConfig, StrokeGenerator, StrokeParameters
 
-__all__ = ["StrokeConfig", "StrokeGenerator", "StrokeParameters"]
+__all__ = ["Mixture", "StrokeConfig", "StrokeGenerator", "StrokeParameters"]

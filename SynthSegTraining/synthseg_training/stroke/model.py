@@ -36,6 +36,7 @@ from .tissue import Texture, TissueParameters, shares
 
 APPEARANCES = ("physics", "random")
 IDS = tuple(label.id for label in STROKE)
+TWO_CLASSES = (0, LESION_ID)
 WHITE, GREY, FLUID, BOUNDARY = 2, 3, 24, 299
 CLASS_OF_TISSUE = {
     "gm": GREY,
@@ -102,6 +103,8 @@ class StrokeConfig:
         included ('Synth').
     anatomy : Anatomy
         Roles of the labels.
+    healthy_classes : bool
+        Whether targets tell healthy tissues apart (six classes), or lesion from everything else (two).
     stroke_probability : float
         Share of samples with lesions.
     clinical_share : float
@@ -116,6 +119,7 @@ class StrokeConfig:
     voxel_size: float = 1.0
     appearance: str = "physics"
     anatomy: Anatomy = field(default_factory=Anatomy)
+    healthy_classes: bool = True
     stroke_probability: float = 0.9
     clinical_share: float = 0.0
     spatial: Spatial = field(default_factory=Spatial)
@@ -142,7 +146,7 @@ class StrokeConfig:
     @property
     def output_ids(self) -> tuple[int, ...]:
         """Classes in the order of the network's channels."""
-        return IDS
+        return IDS if self.healthy_classes else TWO_CLASSES
 
     @property
     def extent(self) -> float:
@@ -306,6 +310,8 @@ class StrokeGenerator:
 
     def _target(self, labels: Tensor, is_lesion: Tensor) -> Tensor:
         config, device = self.config, labels.device
+        if not config.healthy_classes:
+            return is_lesion.to(torch.uint8)
         channel = torch.tensor([IDS.index(one) for one in self._classes.tolist()], dtype=torch.uint8)
         target = channel.to(device)[labels.reshape(-1).long()].reshape(labels.shape)
         sigma = max(config.texture.mixing, 0.6) / config.voxel_size

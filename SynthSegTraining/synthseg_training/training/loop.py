@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synthseg_slicer.labels import LESION_ID
 from synthseg_slicer.network import build
 from synthseg_training.generation import Generator, GeneratorConfig
 from synthseg_training.labelmaps import LabelMapSet
-from synthseg_training.losses import LOSSES
-from synthseg_training.stroke import StrokeConfig, StrokeGenerator
+from synthseg_training.losses import LOSSES, UNKNOWN_HEALTHY, merge_healthy
+from synthseg_training.stroke import Mixture, StrokeConfig, StrokeGenerator
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
 from synthseg_training.training.curves import Curves
@@ -111,6 +112,17 @@ def fit(
 def make_generator(maps: LabelMapSet, config: GeneratorConfig | StrokeConfig) -> Generator | StrokeGenerator:
     """Return the generative model that the settings belong to."""
     return (StrokeGenerator if isinstance(config, StrokeConfig) else Generator)(maps, config)
+
+
+def with_data(generator: StrokeGenerator, recipe: Recipe) -> StrokeGenerator | Mixture:
+    """Return the generator mixed with the recipe's folder of real data, if it names one."""
+    if not recipe.data:
+        return generator
+    if recipe.data.kind == "maps":
+        from synthseg_training.stroke.from_maps import MapsGenerator as Source
+    else:
+        from synthseg_training.stroke.real import RealScans as Source
+    return Mixture(generator, Source(recipe.data.folder, generator.config), recipe.data.share)
 
 
 def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig | StrokeConfig:
@@ -245,6 +257,7 @@ class _Run:
             if index != current:
                 current = index
                 generator = make_generator(self.training_maps, stage_config(self.recipe, stage))
+                generator = with_data(generator, self.recipe)
                 forward = self._forward(stage)
                 before = self.recipe.stages[index - 1] if index else None
                 self._set_norm(stage, fresh=within == 0 and not (before and before.frozen_norm))
@@ -279,6 +292,10 @@ class _Run:
         with self._autocast():
             outputs = forward(image)
         criterion = LOSSES[stage.loss]
+        if self.recipe.data and (target == UNKNOWN_HEALTHY).any():
+            lesion = generator.config.output_ids.index(LESION_ID)
+            outputs = [merge_healthy(logits, target, lesion)[0] for logits in outputs]
+            target = (target == lesion).long()
         loss = criterion(outputs[0], target)
         if len(outputs) > 1:
             loss = loss + stage.coarse_weight * criterion(outputs[1], target[:, ::2, ::2, ::2].contiguous())

@@ -40,6 +40,8 @@ class Stage:
     rate, final_rate : float
         Learning rate at the start (after ``warmup`` steps of linear growth) and at the end; a half cosine leads from
         one to the other. Constant where ``final_rate`` is None.
+    power : float or None
+        Polynomial decay ``rate (1 - n / N)^power`` after the warm-up instead.
     coarse_weight : float
         Weight of an additional loss on the coarse logits (deep supervision of the fast network), 0 for none.
     frozen_norm : bool
@@ -65,6 +67,7 @@ class Stage:
     loss: str = "dice"
     rate: float = 1e-4
     final_rate: float | None = None
+    power: float | None = None
     warmup: int = 0
     coarse_weight: float = 0.0
     frozen_norm: bool = False
@@ -72,6 +75,32 @@ class Stage:
     realistic_share: tuple[float, float] | None = None
     difficulty_steps: int | None = None
     generator: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DataFolder:
+    """Data of your own that joins the synthetic samples of the task stroke.
+
+    Attributes
+    ----------
+    folder : str
+        Where it lies.
+    share : float
+        Share of the samples that come from it.
+    kind : str
+        ``scans``: scans with lesion masks (:class:`synthseg_training.stroke.real.RealScans`); ``maps``: quantitative
+        maps (:class:`synthseg_training.stroke.from_maps.MapsGenerator`).
+    """
+
+    folder: str
+    share: float = 0.5
+    kind: str = "scans"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("scans", "maps"):
+            raise ValueError(f"data: kind {self.kind!r} is none of scans, maps")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"data: share {self.share} must lie between 0 and 1")
 
 
 @dataclass
@@ -91,6 +120,8 @@ class Recipe:
         :class:`synthseg_training.stroke.StrokeConfig`.
     stages : list of Stage
         In order.
+    data : DataFolder or None
+        Real scans or maps for the task stroke.
     names : dict
         Label id to name for the model card, for anatomies other than the brain (whose names are known).
     held_out : list of str
@@ -116,6 +147,7 @@ class Recipe:
     task: str = "anatomy"
     network: dict[str, Any] = field(default_factory=lambda: {"architecture": "fast"})
     generator: dict[str, Any] = field(default_factory=dict)
+    data: DataFolder | None = None
     names: dict[int, str] = field(default_factory=dict)
     held_out: list[str] = field(default_factory=list)
     n_maps: int | None = None
@@ -137,6 +169,8 @@ class Recipe:
                 raise ValueError(f"stage {stage.name!r}: steps must be at least 1, not {stage.steps}")
         if self.task not in TASKS:
             raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
+        if self.data and self.task != "stroke":
+            raise ValueError("data: only the task stroke takes a folder of data")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
 

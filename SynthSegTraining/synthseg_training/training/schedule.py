@@ -8,12 +8,14 @@ from synthseg_training.training.recipe import Stage
 
 
 def learning_rate(stage: Stage, step: int) -> float:
-    """Return the learning rate: linear warm-up, then constant or a half cosine from ``rate`` to ``final_rate``."""
+    """Return the learning rate: linear warm-up, then constant, a half cosine, or a power of what is left."""
     if step < stage.warmup:
         return stage.rate * (step + 1) / stage.warmup
+    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    if stage.power is not None:
+        return stage.rate * (1 - done) ** stage.power
     if stage.final_rate is None:
         return stage.rate
-    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
     return stage.final_rate + 0.5 * (stage.rate - stage.final_rate) * (1 + math.cos(math.pi * done))
 
 
