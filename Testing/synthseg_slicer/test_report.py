@@ -118,3 +118,14 @@ def test_a_bad_target_or_grid_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one grid"):
         overlay_picture(tmp_path / "a.png", labels, labels[1:], np.eye(4))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_region_widens_the_view_but_slices_stay_on_the_labels(tmp_path):
+    labels = np.zeros((40, 44, 48), np.uint8)
+    labels[10:14, 20:24, 30:34] = 1
+    region = np.zeros(labels.shape, bool)
+    region[2:38, 2:42, 2:46] = True
+    small = picture_of(tmp_path, labels, np.eye(4), colors={1: RED})
+    wide = picture_of(tmp_path, labels, np.eye(4), colors={1: RED}, region=region)
+    assert wide.shape[1] > 1.3 * small.shape[1]
+    assert len(pixels(wide, RED)) == len(pixels(small, RED)) == 3 * 16

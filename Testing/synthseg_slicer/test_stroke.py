@@ -134,6 +134,22 @@ def test_native_results_lie_on_the_scan():
     assert overlap(result.labels == LESION_ID, truth((20, 6, 20), 7.0, scan.shape)) > 0.75
 
 
+def test_what_looks_like_a_lesion_outside_the_brain_is_none():
+    class Head(Bright):
+        def forward(self, image):
+            logits = super().forward(image)
+            grey = [label.id for label in STROKE].index(3)
+            logits[:, grey] = torch.where(image[:, 0] > 0.3, 3.0, -20.0)
+            return logits
+
+    data = head().data.copy()
+    data[2:8, 2:8, 2:8] += 300  # apart from the head
+    result = segment_lesions(Scan(data, np.eye(4)), model=Model(Head(), STROKE, "", {}), anatomy=False)
+    assert (
+        len(result.lesions) == 1 and not result.labels[:10, :10, :10].any() and not result.probability[:8, :8, :8].any()
+    )
+
+
 def test_small_lesions_are_dropped(model):
     assert segment_lesions(head(), model=model, anatomy=False, fewest=5000.0).lesions == []
 

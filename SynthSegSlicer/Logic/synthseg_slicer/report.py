@@ -43,6 +43,7 @@ def overlay_picture(
     pixel_size: float = 0.75,
     opacity: float = 0.45,
     colors: Mapping[int, Sequence[int]] = COLORS,
+    region: np.ndarray | None = None,
 ) -> None:
     """Write a PNG of axial, coronal and sagittal slices, plain on the left and with labels on the right.
 
@@ -69,6 +70,8 @@ def overlay_picture(
         Of the labels' fill, 0 to 1; their outlines are drawn fully.
     colors : mapping
         Label id to red, green, blue in 0-255; others are drawn in :data:`UNKNOWN_COLOR`.
+    region : numpy.ndarray, optional
+        Mask of what is to be seen around the labels, on the same grid; by default little more than the labels.
 
     Raises
     ------
@@ -83,9 +86,10 @@ def overlay_picture(
     image, oriented = reorient(image, affine)
     labels, _ = reorient(labels, affine)
     spacing = np.linalg.norm(oriented[:3, :3], axis=0)
-    box = _labelled_box(labels, spacing)
-    centre = _labelled_box(labels, spacing, margin=0.0)
-    low, high = _window(image[box], labels[box])
+    shown = labels if region is None else (labels > 0) | reorient(region, affine)[0]
+    box = _labelled_box(shown, spacing)
+    centre = _labelled_box(labels if labels.any() else shown, spacing, margin=0.0)
+    low, high = _window(image[box], shown[box])
     table = _color_table(labels, colors)
 
     rows = []

@@ -24,7 +24,7 @@ from .labels import LESION_ID
 from .pipeline import Progress, Segmentation, segment
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
-from .postprocess import GridMap
+from .postprocess import GridMap, largest_component
 from .predict import out_of_memory, resolve_device
 from .report import overlay_picture
 from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
@@ -300,7 +300,11 @@ def _on_grid(
 
 
 def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return where lesion is the most probable class, and its probability, on the target grid."""
+    """Return where lesion is the most probable class, and its probability, on the target grid.
+
+    Only inside the brain: the largest component of all classes but background. What looks like a lesion in the neck is
+    none.
+    """
     if grid is not None:
         logits = np.stack([grid.sample(one) for one in logits])
     channel = ids.index(LESION_ID)
@@ -309,7 +313,8 @@ def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) ->
     for one in logits:
         total += np.exp(one - highest)
     soft = np.exp(logits[channel] - highest) / total
-    return logits[channel] >= highest, soft.astype(np.float32)
+    brain = largest_component(logits[ids.index(0)] < highest)
+    return (logits[channel] >= highest) & brain, np.where(brain, soft, 0).astype(np.float32)
 
 
 def _measured(
@@ -344,7 +349,9 @@ def _write(result: LesionSegmentation, outputs: dict[str, Path], image: np.ndarr
             lesions.write_loads_csv(temporary["loads"], result.loads)
         if "picture" in temporary:
             colors = {LESION_ID: (255, 80, 40)}
-            overlay_picture(temporary["picture"], image, result.labels, result.affine, slices=6, colors=colors)
+            overlay_picture(
+                temporary["picture"], image, result.labels, result.affine, slices=6, colors=colors, region=image > 0.2
+            )
         if outputs:
             kept = {kind: str(path.absolute()) for kind, path in outputs.items()}
             beside = records.path_beside(next(iter(outputs.values())))
