@@ -13,7 +13,7 @@ import pytest
 import torch
 from synthetic import TINY, Threshold, ball, random_network
 
-from synthseg_slicer.labels import BRAIN
+from synthseg_slicer.labels import BRAIN, LESION_ID, STROKE
 from synthseg_slicer.network import fold_batch_norm
 from synthseg_slicer.weights import Model, save_model
 
@@ -55,6 +55,19 @@ def tiny_weights(tmp_path: Path) -> Path:
     folder.mkdir()
     network = random_network()
     return save_model(folder / "tiny.pt", network, {"architecture": "fast", "options": TINY, "version": "0.0.1"})
+
+
+@pytest.fixture
+def stroke_weights(tmp_path: Path) -> Path:
+    """Weights of a tiny random network of the stroke task, inclined to see lesions, in a folder of their own."""
+    folder = tmp_path / "stroke-weights"
+    folder.mkdir()
+    options = {"n_labels": len(STROKE), **TINY}
+    network = random_network("fast", **options)
+    with torch.no_grad():
+        network.fine_head.bias[[label.id for label in STROKE].index(LESION_ID)] += 2
+    card = {"architecture": "fast", "options": options, "labels": STROKE, "version": "0.0.1"}
+    return save_model(folder / "stroke.pt", network, card)
 
 
 @pytest.fixture

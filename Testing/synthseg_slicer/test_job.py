@@ -12,7 +12,8 @@ import pytest
 from synthetic import ball
 
 from synthseg_slicer.errors import JobError, OptionError, OutputError, SynthSegError
-from synthseg_slicer.job import LOG_BYTES, Job, Result, run
+from synthseg_slicer.job import LOG_BYTES, Job, LesionResult, Result, run
+from synthseg_slicer.lesions import Lesion, Load
 from synthseg_slicer.scan import Scan
 
 
@@ -36,6 +37,25 @@ def write_results(job: Job) -> None:
         np.save(job.folder / f"result-{index}.npy", np.full((2, 3, 4), 16, np.uint8))
         content = {"affine": np.eye(4).tolist(), "rows": [row], "provenance": {"warnings": []}}
         (job.folder / f"result-{index}.json").write_text(json.dumps(content))
+
+
+LESION = {"number": 1, "volume": 24.0, "probability": 0.9, "centre": [0.5, 1.0, 1.5], "side": "left", "structure": "x"}
+LOAD = {"name": "Brain", "label": None, "volume": 48.0, "lesion": 24.0, "percent": 50.0}
+
+
+@pytest.fixture
+def stroke_job():
+    """A job of one head that two scans show, with its result."""
+    with Job([Scan(ball(), np.eye(4), name=name) for name in ("T1", "T2")], {"task": "stroke"}) as job:
+        write_results(job)
+        structures = json.loads((job.folder / "result-0.json").read_text())
+        np.save(job.folder / "anatomy-0.npy", np.full((2, 3, 4), 16, np.uint8))
+        np.save(job.folder / "probability-0.npy", np.full((2, 3, 4), 0.9, np.float32))
+        content = {"affine": np.eye(4).tolist(), "lesions": [LESION], "loads": [LOAD], "anatomy": structures}
+        content |= {"probability": True, "provenance": {"warnings": ["odd"]}}
+        (job.folder / "result-0.json").write_text(json.dumps(content))
+        job.feed(line("done"))
+        yield job
 
 
 def failure(job: Job, exit_code: int = 1, crashed: bool = False) -> JobError:
@@ -75,8 +95,14 @@ def test_the_environment_lets_a_bare_python_import_the_package_and_keeps_its_own
 
 @pytest.mark.parametrize(
     "count, options, names",
-    [(0, {}, None), (1, {"quality": "best"}, None), (1, {}, ["a", "b"])],
-    ids=["no scan", "unknown option", "too many names"],
+    [
+        (0, {}, None),
+        (1, {"quality": "best"}, None),
+        (1, {"flips": 1}, None),
+        (1, {"task": "stroke", "fast": True}, None),
+        (1, {}, ["a", "b"]),
+    ],
+    ids=["no scan", "unknown option", "option of the stroke task", "option of the brain task", "too many names"],
 )
 def test_requests_that_make_no_sense_are_refused(count, options, names):
     with pytest.raises(OptionError):
@@ -231,6 +257,30 @@ def test_a_damaged_result_is_an_error_that_names_the_scan(job, damage):
     job.feed(line("done"))
     error = failure(job, 0)
     assert error.kind == "Damaged" and str(error).startswith("T2: ")
+
+
+def test_the_scans_of_a_stroke_job_give_one_result(stroke_job):
+    (result,) = stroke_job.finish(0)
+    assert isinstance(result, LesionResult) and result.volume == 24.0
+    assert result.lesions == [Lesion(1, 24.0, 0.9, (0.5, 1.0, 1.5), "left", "x")]
+    assert result.loads == [Load("Brain", None, 48.0, 24.0, 50.0)]
+    assert result.anatomy.rows[0].name == "Brain-Stem" and result.anatomy.labels.shape == (2, 3, 4)
+    assert result.probability.dtype == np.float32 and result.provenance == {"warnings": ["odd"]}
+
+
+def test_anatomy_and_probability_of_a_stroke_job_may_be_left_out(stroke_job):
+    record = stroke_job.folder / "result-0.json"
+    content = json.loads(record.read_text()) | {"anatomy": None, "loads": [], "probability": False}
+    record.write_text(json.dumps(content))
+    (result,) = stroke_job.finish(0)
+    assert result.anatomy is None and result.probability is None and result.loads == []
+
+
+@pytest.mark.parametrize("file", ["result-0.npy", "anatomy-0.npy", "probability-0.npy"])
+def test_a_damaged_part_of_a_stroke_result_is_an_error(stroke_job, file):
+    np.save(stroke_job.folder / file, np.zeros((2, 3)))
+    error = failure(stroke_job, 0)
+    assert error.kind == "Damaged" and str(error).startswith("T1: ")
 
 
 def test_a_python_that_does_not_exist_is_an_error_in_words(monkeypatch, tmp_path):

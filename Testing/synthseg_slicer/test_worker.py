@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from synthseg_slicer.errors import Cancelled, DeviceError, JobError
 from synthseg_slicer.job import Job, run
 from synthseg_slicer.pipeline import segment
 from synthseg_slicer.scan import Scan
+from synthseg_slicer.stroke import segment_lesions
 
 LATER = "import os, sys, time; print('here', flush=True); time.sleep(60)"
 """A stand-in for torch at which the worker stays until it is ended."""
@@ -69,6 +71,19 @@ def start(job: Job) -> subprocess.Popen:
     pipe = subprocess.PIPE
     command = [sys.executable, *job.arguments]
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **job.environment})
+
+
+def failure_of(job: Job) -> JobError:
+    """Return the error of a job whose request was changed by hand."""
+    process = start(job)
+    job.feed(process.stdout.read())
+    job.feed_log(process.stderr.read())
+    code = process.wait()
+    process.communicate()
+    with pytest.raises(JobError) as caught:
+        job.finish(code)
+    assert code == 1
+    return caught.value
 
 
 def failure(*arguments, **options) -> JobError:
@@ -122,20 +137,53 @@ def test_frames_of_a_sequence_are_done_in_turn_with_one_bar_and_answers_in_any_p
     assert [e["stage"] for e in events if e["event"] == "progress"].count("weights") == 1
 
 
+@pytest.mark.parametrize("anatomy", [True, False], ids=["with anatomy", "lesions only"])
+def test_scans_of_one_head_give_what_segment_lesions_gives(stroke_weights, stand_in, anatomy):
+    stand_in("torch", REAL)
+    scans = [scan("T1"), scan("FLAIR", (30, 32, 34))]
+    options = {"model": stroke_weights, "device": "cpu", "anatomy": anatomy, "register": False, "flips": 1}
+    with pytest.warns(UserWarning) if anatomy else nullcontext():
+        expected = segment_lesions(scans, **options)
+    seen = []
+    (result,) = run(
+        scans,
+        {"task": "stroke", "probability": anatomy, **options},
+        progress=lambda stage, fraction: seen.append((stage, fraction)),
+    )
+    assert expected.lesions and result.lesions == expected.lesions and result.loads == expected.loads
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    np.testing.assert_array_equal(result.affine, expected.affine)
+    for key in ("options", "warnings", "transforms", "inputs"):
+        assert result.provenance[key] == expected.provenance[key]
+    if anatomy:
+        np.testing.assert_array_equal(result.anatomy.labels, expected.anatomy.labels)
+        assert result.anatomy.rows == expected.anatomy.rows
+        np.testing.assert_allclose(result.probability, expected.probability, atol=1e-6)
+    else:
+        assert result.anatomy is None and result.probability is None
+    fractions = [fraction for _, fraction in seen]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    stages = list(dict.fromkeys(stage for stage, _ in seen))
+    assert stages[:5] == ["start", "weights", "read", "register 1 of 2", "predict 1 of 2"] and stages[-1] == "write"
+    assert ("anatomy: predict" in stages) == anatomy
+
+
+def test_a_bad_scan_of_a_head_and_missing_stroke_weights_are_told_in_words(stroke_weights):
+    flat = Scan(ball(), np.eye(4), name="FLAIR")
+    with Job([scan(), flat], {"task": "stroke", "model": stroke_weights, "anatomy": False}) as job:
+        np.save(job.folder / "scan-1.npy", np.full((20, 20, 20), 5.0, np.float32))
+        error = failure_of(job)
+    assert error.kind == "ScanError" and str(error).startswith("FLAIR: the image is constant")
+    error = failure([scan()], {"task": "stroke", "model": stroke_weights.with_name("absent.pt")})
+    assert error.kind == "WeightsError" and "absent.json" in str(error)
+
+
 def test_a_bad_frame_stops_the_job_and_is_named(tiny_weights):
     with Job([scan(), scan()], {"model": tiny_weights}, ["series [0]", "series [1]"]) as job:
         np.save(job.folder / "scan-1.npy", np.full((20, 20, 20), 5.0, np.float32))
-        process = start(job)
-        output, log = process.stdout.read(), process.stderr.read()
-        code = process.wait()
-        process.communicate()
-        job.feed(output)
-        job.feed_log(log)
-        with pytest.raises(JobError) as caught:
-            job.finish(code)
-    assert code == 1 and caught.value.kind == "ScanError"
-    assert str(caught.value).startswith("Frame 2 of 2: series [1]: the image is constant")
-    assert "ScanError" in caught.value.details
+        error = failure_of(job)
+    assert error.kind == "ScanError" and "ScanError" in error.details
+    assert str(error).startswith("Frame 2 of 2: series [1]: the image is constant")
 
 
 def test_an_error_of_the_scan_names_the_scan_and_no_temporary_file(tiny_weights):

@@ -25,11 +25,17 @@ from . import memory
 from .cancel import CancelToken
 from .errors import JobError, OptionError, OutputError
 from .files import reason
+from .lesions import Lesion, Load
 from .measure import Row
 from .scan import Scan
+from .worker import STROKE
 
 OPTIONS = frozenset({"task", "fast", "ct", "device", "native", "contrast", "refined", "model"})
 """Of :func:`synthseg_slicer.segment`."""
+STROKE_OPTIONS = frozenset(
+    {"task", "device", "native", "anatomy", "flips", "register", "fewest", "model", "probability"}
+)
+"""Of :func:`synthseg_slicer.stroke.segment_lesions`; ``probability`` asks for the map, as true or false."""
 LOG_BYTES = 2**18
 """The end of the log that is kept."""
 MEANINGFUL = 0.05, 1.0
@@ -63,16 +69,52 @@ class Result:
     provenance: dict = field(repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class LesionResult:
+    """The lesions that the scans of one head show, on the grid of the first scan.
+
+    Attributes
+    ----------
+    labels : uint8 array [x, y, z]
+        99 (:data:`~synthseg_slicer.labels.LESION_ID`) in lesions, else 0.
+    affine : float64 array [4, 4]
+        Voxel index to RAS+ world in mm.
+    lesions : list of Lesion
+        Largest first.
+    loads : list of Load
+        Share of each structure that is lesion; empty without anatomy.
+    anatomy : Result or None
+        Structures, on the same grid.
+    probability : float32 array [x, y, z] or None
+        Of lesion; only where it was asked for.
+    provenance : dict
+        What :mod:`synthseg_slicer.provenance` records; ``warnings`` in it are for the user.
+    """
+
+    labels: np.ndarray
+    affine: np.ndarray
+    lesions: list[Lesion]
+    loads: list[Load]
+    anatomy: Result | None
+    probability: np.ndarray | None
+    provenance: dict = field(repr=False)
+
+    @property
+    def volume(self) -> float:
+        """Volume of all lesions in mm³."""
+        return float(sum(one.volume for one in self.lesions))
+
+
 class Job:
     """A request to the child process, and what it has answered so far. Also a context manager, which closes it.
 
     Parameters
     ----------
     scans : sequence of Scan
-        All are segmented or none.
+        All are segmented or none. For the task ``stroke`` they show one head, and the first is the reference.
     options : dict, optional
         ``task``, ``fast``, ``ct``, ``device``, ``native``, ``contrast``, ``refined`` and ``model``
-        as :func:`synthseg_slicer.segment` takes them.
+        as :func:`synthseg_slicer.segment` takes them; for the task ``stroke`` those of :data:`STROKE_OPTIONS`.
     names : sequence of str, optional
         What messages call the scans; their own names by default.
 
@@ -80,7 +122,8 @@ class Job:
     ----------
     stage : str
         What is being done: ``start``, ``weights``, ``read``, ``conform``, ``predict``, ``clean up``, ``write``; empty
-        before the process has answered.
+        before the process has answered. The task ``stroke`` has ``register`` and ``predict``, followed by
+        `` 1 of 2`` where there are several scans, ``anatomy: `` and a stage of the brain task, and ``measure``.
     fraction : float
         Of the whole job, 0 to 1; never falls.
     scan_index : int
@@ -97,8 +140,10 @@ class Job:
     def __init__(self, scans: Sequence[Scan], options: dict | None = None, names: Sequence[str] | None = None):
         options = dict(options or {})
         self._names = [scan.name for scan in scans] if names is None else list(names)
-        if unknown := sorted(set(options) - OPTIONS):
-            raise OptionError(f"Unknown option {', '.join(unknown)}. Known are {', '.join(sorted(OPTIONS))}.")
+        self._stroke = options.get("task") == STROKE
+        known = STROKE_OPTIONS if self._stroke else OPTIONS
+        if unknown := sorted(set(options) - known):
+            raise OptionError(f"Unknown option {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
         if not scans or len(self._names) != len(scans):
             raise OptionError(f"{len(scans)} scans and {len(self._names)} names: give at least one, and one name each.")
         self.stage, self.fraction, self.scan_index = "", 0.0, 0
@@ -196,8 +241,8 @@ class Job:
             pace = took / done
             self._pace = pace if self._pace is None else self._pace + SMOOTHING * (pace - self._pace)
 
-    def finish(self, exit_code: int, crashed: bool = False) -> list[Result]:
-        """Return the results after the process ended.
+    def finish(self, exit_code: int, crashed: bool = False) -> list[Result] | list[LesionResult]:
+        """Return the results after the process ended: one a scan; for the task ``stroke`` one of all scans.
 
         Parameters
         ----------
@@ -216,25 +261,39 @@ class Job:
         if self._error:
             raise self._failure(*self._error)
         if self._done:  # even if the process crashed later, in taking itself down
-            return [self._result(index, name) for index, name in enumerate(self._names)]
+            results = self._names[:1] if self._stroke else self._names
+            return [self._result(index, name) for index, name in enumerate(results)]
         if crashed or exit_code:
             raise self._death(exit_code, crashed)
         raise self._failure("Damaged", "The segmentation ended without a result. Try again; if it persists, report it.")
 
-    def _result(self, index: int, name: str) -> Result:
+    def _result(self, index: int, name: str) -> Result | LesionResult:
         try:
             content = json.loads((self.folder / f"result-{index}.json").read_text(encoding="utf-8"))
-            labels = np.load(self.folder / f"result-{index}.npy", allow_pickle=False)
-            affine = np.array(content["affine"], np.float64)
-            rows = [Row(**row) for row in content["rows"]]
-            if labels.ndim != 3 or labels.dtype.kind not in "ui" or affine.shape != (4, 4):
-                raise ValueError("wrong shape or type")
-            return Result(labels, affine, rows, dict(content["provenance"]))
+            return self._lesions(content) if self._stroke else self._structures(f"result-{index}.npy", content)
         except MemoryError as error:
             raise self._failure("OutOfMemory", f"{name}: there is not enough memory for the result. {_CURE}") from error
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             message = f"{name}: the result is missing or damaged ({reason(error)}). Is the disk full? Try again."
             raise self._failure("Damaged", message) from error
+
+    def _structures(self, file: str, content: dict) -> Result:
+        rows = [Row(**row) for row in content["rows"]]
+        return Result(self._array(file), _affine(content), rows, dict(content["provenance"]))
+
+    def _lesions(self, content: dict) -> LesionResult:
+        found = [Lesion(**{**one, "centre": tuple(one["centre"])}) for one in content["lesions"]]
+        loads = [Load(**row) for row in content["loads"]]
+        anatomy = content["anatomy"] and self._structures("anatomy-0.npy", content["anatomy"])
+        probability = self._array("probability-0.npy", "f") if content["probability"] else None
+        labels = self._array("result-0.npy")
+        return LesionResult(labels, _affine(content), found, loads, anatomy, probability, dict(content["provenance"]))
+
+    def _array(self, file: str, kinds: str = "ui") -> np.ndarray:
+        array = np.load(self.folder / file, allow_pickle=False)
+        if array.ndim != 3 or array.dtype.kind not in kinds:
+            raise ValueError("wrong shape or type")
+        return array
 
     def _death(self, exit_code: int, crashed: bool) -> JobError:
         """Return the error of a process that ended without telling why."""
@@ -274,7 +333,7 @@ def run(
     python: str | os.PathLike = sys.executable,
     progress: Callable[[str, float], None] | None = None,
     cancel: CancelToken | None = None,
-) -> list[Result]:
+) -> list[Result] | list[LesionResult]:
     """Segment scans in a child process and wait for it, for scripts without Qt.
 
     Parameters
@@ -290,8 +349,8 @@ def run(
 
     Returns
     -------
-    list of Result
-        One a scan.
+    list of Result, or of one LesionResult
+        One a scan; for the task ``stroke`` one of all scans.
 
     Raises
     ------
@@ -323,6 +382,13 @@ def run(
             for stream in (process.stdin, process.stdout, process.stderr):
                 stream.close()
         return job.finish(abs(process.returncode), process.returncode < 0)
+
+
+def _affine(content: dict) -> np.ndarray:
+    affine = np.array(content["affine"], np.float64)
+    if affine.shape != (4, 4):
+        raise ValueError("wrong shape or type")
+    return affine
 
 
 def _pump(stream: BinaryIO, take: Callable[[bytes], None], arrived: queue.Queue) -> None:

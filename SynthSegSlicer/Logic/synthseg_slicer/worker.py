@@ -6,7 +6,9 @@
      "options": {...}}
 
 ``memory`` is about how many bytes that scan takes. The options are those of :func:`synthseg_slicer.segment`: task,
-fast, ct, device, native, model. The worker answers on its standard output with one JSON object a line::
+fast, ct, device, native, model; for the task ``stroke``, whose scans show one head, those of
+:func:`synthseg_slicer.stroke.segment_lesions`, with ``probability`` true or false. The worker answers on
+its standard output with one JSON object a line::
 
     {"event": "progress", "scan": 0, "of": 1, "stage": "predict", "fraction": 0.31, "seconds": 2.5}
     {"event": "result", "scan": 0, "path": "result-0.json"}
@@ -14,8 +16,9 @@ fast, ct, device, native, model. The worker answers on its standard output with 
     {"event": "done"}
 
 ``fraction`` is of the whole job, ``seconds`` since the start. ``result-0.json`` holds affine, rows and provenance,
-``result-0.npy`` the labels. The first error ends the job, with exit code 1. Whatever libraries print goes to standard
-error, which is the log.
+``result-0.npy`` the labels. A stroke job has this one result: affine, lesions, loads, provenance, whether there is a
+``probability-0.npy``, and as ``anatomy`` affine, rows and provenance of ``anatomy-0.npy``, or null. The first error
+ends the job, with exit code 1. Whatever libraries print goes to standard error, which is the log.
 
 The process lives no longer than its parent: when its standard input closes it removes FOLDER, which may hold a
 patient's scan, and ends.
@@ -47,6 +50,9 @@ INTERVAL = 0.1
 """Least seconds between two reports of progress within a stage."""
 PARENT_GONE = 3
 """Exit code after the standard input closed."""
+
+STROKE = "stroke"
+"""The task whose scans all show one head; the other tasks segment each scan by itself."""
 
 Send = Callable[..., None]
 
@@ -111,7 +117,8 @@ def _work(folder: Path, send: Send) -> None:
     free = memory.available()
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     scans, options = request["scans"], request["options"]
-    of, progress = len(scans), _Progress(send)
+    lesions = options.get("task") == STROKE
+    of, progress = 1 if lesions else len(scans), _Progress(send)
 
     def report(scan: int, stage: str, done: float) -> None:
         progress(scan, of, stage, done / (STARTUP + of))
@@ -125,6 +132,11 @@ def _work(folder: Path, send: Send) -> None:
     report(0, "weights", 0.8 * STARTUP)
     model = load_model(options.get("task", "brain"), options.pop("model", None))
     resolve_device(options.get("device", "auto"))  # an error of the whole job, not of its first scan
+    if lesions:
+        _segment_lesions(folder, scans, model, options, free, report)
+        progress.flush()
+        send("result", scan=0, path="result-0.json")
+        return
     for index, entry in enumerate(scans):
 
         def step(stage: str, fraction: float, index: int = index) -> None:
@@ -144,6 +156,29 @@ def _work(folder: Path, send: Send) -> None:
         step("write", 1.0)
         progress.flush()
         send("result", scan=index, path=f"result-{index}.json")
+
+
+def _segment_lesions(
+    folder: Path, entries: list[dict], model, options: dict, free: int | None, report: Callable[[int, str, float], None]
+) -> None:
+    """Segment the lesions of the one head that all scans show, and write them."""
+    from .stroke import segment_lesions
+
+    def step(stage: str, fraction: float) -> None:
+        if stage not in ("weights", "done"):
+            report(0, stage, STARTUP + fraction)
+
+    options = {name: value for name, value in options.items() if name != "task"}
+    asked = options.pop("probability", False)
+    try:
+        step("read", 0.0)
+        scans = [_read(folder, entry) for entry in entries]
+        result = segment_lesions(scans, model=model, progress=step, **options)
+        _write_lesions(folder, result, asked)
+    except Exception as error:
+        failure = _explain(error, _memory_message(max(entries, key=lambda entry: entry["memory"]), free))
+        raise _Failure(failure.kind, str(failure), 0) from error
+    step("write", 1.0)
 
 
 def _import_torch() -> None:
@@ -170,17 +205,46 @@ def _read(folder: Path, entry: dict):
 
 def _write(folder: Path, index: int, segmentation) -> None:
     """Write a result; its JSON file comes last and is there only if the whole result is."""
-    import numpy as np
+    _write_array(folder / f"result-{index}.npy", segmentation.labels)
+    _write_json(folder / f"result-{index}.json", _describe(segmentation))
 
-    with atomic(folder / f"result-{index}.npy") as temporary:
-        np.save(temporary, segmentation.labels, allow_pickle=False)
-    result = {
+
+def _write_lesions(folder: Path, result, probability: bool) -> None:
+    """Write the result of a stroke job, its JSON file last."""
+    _write_array(folder / "result-0.npy", result.labels)
+    if probability:
+        _write_array(folder / "probability-0.npy", result.probability)
+    if result.anatomy:
+        _write_array(folder / "anatomy-0.npy", result.anatomy.labels)
+    content = {
+        "affine": result.affine.tolist(),
+        "lesions": [asdict(one) for one in result.lesions],
+        "loads": [asdict(row) for row in result.loads],
+        "anatomy": _describe(result.anatomy) if result.anatomy else None,
+        "probability": probability,
+        "provenance": result.provenance,
+    }
+    _write_json(folder / "result-0.json", content)
+
+
+def _describe(segmentation) -> dict:
+    return {
         "affine": segmentation.affine.tolist(),
         "rows": [asdict(row) for row in segmentation.rows],
         "provenance": segmentation.provenance,
     }
-    with atomic(folder / f"result-{index}.json") as temporary:
-        temporary.write_text(json.dumps(result), encoding="utf-8")
+
+
+def _write_array(path: Path, array) -> None:
+    import numpy as np
+
+    with atomic(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _explain(error: Exception, no_memory: str) -> _Failure:
