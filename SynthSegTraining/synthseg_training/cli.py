@@ -131,6 +131,24 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--table", type=Path, help="CSV of every scan and structure to write")
     calibrate.set_defaults(run=_calibrate)
 
+    estimator = commands.add_parser("fit-estimator", help="train the estimator of quantitative maps (qATLAS)")
+    _recipe_arguments(estimator, maps="label maps packed by 'prepare', or a folder of quantitative map sets")
+    estimator.add_argument("-o", "--output", type=Path, required=True, help="folder for estimator.pt and curves.csv")
+    estimator.add_argument("--resume", type=Path, help="last.pt or estimator.pt to begin from")
+    estimator.add_argument("--max-minutes", type=float, default=math.inf, help="stop and save after this time")
+    estimator.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    estimator.add_argument("--threads", type=int, help="CPU threads")
+    estimator.set_defaults(run=_fit_estimator)
+
+    estimate = commands.add_parser("estimate-maps", help="quantitative maps of MPRAGE scans, as files named after BIDS")
+    estimate.add_argument("scans", type=Path, nargs="+", help="scan files")
+    estimate.add_argument("--model", type=Path, required=True, help="estimator.pt of fit-estimator")
+    estimate.add_argument("-o", "--output", type=Path, required=True, help="folder for NAME_PDmap.nii.gz and so on")
+    estimate.add_argument("--window", type=int, help="edge of the windows in voxels; that of training by default")
+    estimate.add_argument("--overlap", type=float, default=0.5, help="share that neighbouring windows have in common")
+    estimate.add_argument("--device", default="auto")
+    estimate.set_defaults(run=_estimate_maps)
+
     export = commands.add_parser("export", help="write a checkpoint's averaged weights with their card")
     _recipe_arguments(export)
     export.add_argument("checkpoint", type=Path)
@@ -141,9 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+def _recipe_arguments(parser: argparse.ArgumentParser, maps: str = "label maps packed by 'prepare'") -> None:
     parser.add_argument("recipe", type=Path, help="recipe file (YAML or JSON), see SynthSegTraining/recipes")
-    parser.add_argument("--maps", type=Path, required=True, help="label maps packed by 'prepare'")
+    parser.add_argument("--maps", type=Path, required=True, help=maps)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings, for example stages.0.steps=100"
     )
@@ -201,10 +219,7 @@ def _fit(options: argparse.Namespace) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Schedulers and 'kill' end a job by SIGTERM; like Ctrl+C it is to save first (also where a shell made SIGINT
-    # ignored).
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, signal.default_int_handler)
+    _save_when_stopped()
     recipe, maps = _load(options)
     checkpoint = fit(
         recipe,
@@ -218,6 +233,47 @@ def _fit(options: argparse.Namespace) -> None:
         keep_every=options.keep_every,
     )
     print(checkpoint)
+
+
+def _save_when_stopped() -> None:
+    """Let SIGTERM, by which schedulers and 'kill' end a job, save first as Ctrl+C does (also where that is ignored)."""
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.default_int_handler)
+
+
+def _fit_estimator(options: argparse.Namespace) -> None:
+    import torch
+
+    from synthseg_training.estimation import fit_estimator, load_estimator_recipe
+    from synthseg_training.labelmaps import LabelMapSet
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    _save_when_stopped()
+    path = fit_estimator(
+        load_estimator_recipe(options.recipe, options.set),
+        options.maps if options.maps.is_dir() else LabelMapSet.load(options.maps),
+        options.output,
+        max_minutes=options.max_minutes,
+        device=options.device,
+        resume=options.resume,
+    )
+    print(path)
+
+
+def _estimate_maps(options: argparse.Namespace) -> None:
+    from synthseg_training.estimation.predict import estimate_file, load_estimator, map_name
+    from synthseg_training.training.distributed import local_device
+
+    estimator = load_estimator(options.model, local_device(options.device))
+    names = [map_name(path) for path in options.scans]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"several scans would be written as {', '.join(twice)}; rename them or run them apart")
+    options.output.mkdir(parents=True, exist_ok=True)
+    for path in options.scans:
+        estimate_file(path, estimator, options.output, window=options.window, overlap=options.overlap)
+        print(options.output / map_name(path), flush=True)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

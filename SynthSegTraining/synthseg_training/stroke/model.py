@@ -261,7 +261,7 @@ class StrokeGenerator:
             maps, target = self.tissue(parameters)
             image = self._random(maps[0], parameters) if parameters.sequence is None else self._scan(maps, parameters)
             image = self.config.resolution.apply(image, parameters.resolution, self.config.voxel_size)
-            return _conformed(image)[None], target
+            return conformed(image)[None], target
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw and make one sample."""
@@ -335,7 +335,7 @@ class StrokeGenerator:
         return self.config.gamma.apply(image, parameters.gamma)
 
 
-def _conformed(image: Tensor) -> Tensor:
+def conformed(image: Tensor) -> Tensor:
     """Scale the percentiles of :mod:`synthseg_slicer.conform` to 0 and 1, clip, standardise."""
     some = image.reshape(-1)[::PERCENTILE_STRIDE].float()
     ranks = [max(1, min(len(some), round(len(some) * percent / 100))) for percent in PERCENTILES]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-COLUMNS = ("step", "minutes", "stage", "rate", "loss", "validation_dice")
+COLUMNS = ("step", "minutes", "stage", "rate", "loss")
 
 
 class Curves:
@@ -17,9 +17,12 @@ class Curves:
         Where ``curves.csv`` and ``curves.png`` lie.
     step : int
         Step from which training goes on; 0 starts a new table.
+    score : str
+        Column of the validation, a number between 0 and 1.
     """
 
-    def __init__(self, folder: Path, step: int = 0):
+    def __init__(self, folder: Path, step: int = 0, score: str = "validation_dice"):
+        self.columns = (*COLUMNS, score)
         self.path = folder / "curves.csv"
         self.rows: list[dict[str, str]] = []
         if step and self.path.exists():
@@ -27,7 +30,7 @@ class Curves:
                 self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
         folder.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
+            writer = csv.DictWriter(stream, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
 
@@ -36,15 +39,13 @@ class Curves:
         """Minutes of training that the earlier rows stand for."""
         return float(self.rows[-1]["minutes"]) if self.rows else 0.0
 
-    def add(
-        self, step: int, minutes: float, stage: str, rate: float, loss: float, validation_dice: float | None = None
-    ) -> None:
+    def add(self, step: int, minutes: float, stage: str, rate: float, loss: float, score: float | None = None) -> None:
         """Append one row; losses are means since the row before."""
-        shown = "" if validation_dice is None else f"{validation_dice:.5f}"
+        shown = "" if score is None else f"{score:.5f}"
         values = (str(step), f"{minutes:.3f}", stage, f"{rate:.3g}", f"{loss:.5f}", shown)
-        self.rows.append(dict(zip(COLUMNS, values)))
+        self.rows.append(dict(zip(self.columns, values)))
         with self.path.open("a", newline="", encoding="utf-8") as stream:
-            csv.DictWriter(stream, COLUMNS).writerow(self.rows[-1])
+            csv.DictWriter(stream, self.columns).writerow(self.rows[-1])
 
     def draw(self) -> Path | None:
         """Write ``curves.png``; None where matplotlib is absent or nothing was logged yet."""
@@ -60,14 +61,10 @@ class Curves:
         figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), layout="constrained")
         upper.plot([int(r["step"]) for r in self.rows], [float(r["loss"]) for r in self.rows], color="tab:blue", lw=1)
         upper.set(ylabel="training loss", yscale="log")
-        validated = [r for r in self.rows if r["validation_dice"]]
-        lower.plot(
-            [int(r["step"]) for r in validated],
-            [float(r["validation_dice"]) for r in validated],
-            "o-",
-            color="tab:orange",
-        )
-        lower.set(xlabel="step", ylabel="Dice, held-out maps", ylim=(0, 1))
+        score = self.columns[-1]
+        validated = [r for r in self.rows if r[score]]
+        lower.plot([int(r["step"]) for r in validated], [float(r[score]) for r in validated], "o-", color="tab:orange")
+        lower.set(xlabel="step", ylabel=f"{score.replace('_', ' ')}, held-out maps", ylim=(0, 1))
         stages = [self.rows[0], *(b for a, b in zip(self.rows, self.rows[1:]) if a["stage"] != b["stage"])]
         for row in stages:
             upper.axvline(int(row["step"]), color="0.8", lw=0.8, zorder=0)

@@ -188,7 +188,7 @@ class Recipe:
         raise IndexError(f"the recipe has {self.steps} steps only")
 
 
-def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: typing.Sequence[str] = (), kind: type = Recipe) -> Any:
     """Read a recipe file.
 
     Parameters
@@ -198,6 +198,8 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
     overrides : sequence of str
         ``key=value`` with dots into nested keys and list indices, such as ``stages.0.steps=100``; values are read as
         YAML (as JSON where PyYAML is absent).
+    kind : type
+        Dataclass of the settings, :class:`Recipe` or that of another training.
 
     Raises
     ------
@@ -213,7 +215,7 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
         if not separator:
             raise ValueError(f"{override!r}: settings are given as key=value, for example stages.0.steps=100")
         _set(tree, key.split("."), _parse(value, override))
-    return from_dict(Recipe, tree, str(path))
+    return from_dict(kind, tree, str(path))
 
 
 def from_dict(kind: type, tree: dict, where: str) -> Any:
