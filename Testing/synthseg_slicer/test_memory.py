@@ -41,6 +41,13 @@ def test_estimate_is_near_what_was_measured(shape, voxel_size, cores, measured):
     assert 0.75 < estimate / 2**20 / measured < 1.25
 
 
+@pytest.mark.parametrize("size, measured", [(120, 1033), (160, 1726), (200, 2557)])
+def test_estimate_of_lesions_with_anatomy_is_near_what_was_measured(size, measured):
+    """MB, one core, two passes with a random network of the bundled one's size."""
+    estimate = memory.estimate((size,) * 3, (1.0,) * 3, lesions=True, cores=1)
+    assert 0.85 < estimate / 2**20 / measured < 1.15
+
+
 def test_estimate_counts_cubic_millimetres_more_than_voxels():
     thick = memory.estimate((256, 256, 40), (0.9, 0.9, 4.0), cores=4)
     resampled = memory.estimate((230, 230, 160), (1.0, 1.0, 1.0), cores=4)

@@ -26,11 +26,13 @@ from synthseg_slicer import mrml  # noqa: E402
 from synthseg_slicer.cli import main  # noqa: E402
 from synthseg_slicer.errors import OptionError, OutputError, ScanError  # noqa: E402
 from synthseg_slicer.inputs import find_scans  # noqa: E402
-from synthseg_slicer.labels import BRAIN  # noqa: E402
+from synthseg_slicer.job import LesionResult  # noqa: E402
+from synthseg_slicer.labels import BRAIN, LESION_ID  # noqa: E402
+from synthseg_slicer.lesions import Lesion, Load  # noqa: E402
 from synthseg_slicer.measure import Row  # noqa: E402
 from synthseg_slicer.pipeline import segment  # noqa: E402
 from synthseg_slicer.scan import Scan, itk_affine  # noqa: E402
-from synthseg_slicer.terminology import entry  # noqa: E402
+from synthseg_slicer.terminology import STROKE_LESION, entry, serialize  # noqa: E402
 
 NAMES = {label.id: label.name for label in BRAIN}
 PROVENANCE = {
@@ -422,6 +424,130 @@ def test_a_saved_table_keeps_all_digits(scene, result, tmp_path, suffix):
     assert isinstance(again.GetTable().GetColumnByName("Volume mm3"), vtk.vtkIntArray)
 
 
+# Lesions
+
+
+LESIONS = [
+    Lesion(1, 12345.4, 0.98765, (-31.25, 12.0, 7.06), "left", "Left-Putamen"),
+    Lesion(2, 11.0, 0.5, (3.0, -2.0, 40.0)),
+]
+LOADS = [Load("Left-Putamen", 12, 5000.4, 1250.0, 24.998), Load("Brain", None, 1234567.0, 12356.4, 1.0008)]
+
+
+def made_lesions(*boxes, affine=GRIDS["plain"], anatomy=True, probability=True) -> LesionResult:
+    """Return a result in which each pair of numbers bounds a lesion along x."""
+    labels = np.zeros((32, 36, 40), np.uint8)
+    for start, stop in boxes:
+        labels[start:stop, 5:15, 8:20] = LESION_ID
+    structures = made(16, 17, affine=affine) if anatomy else None
+    soft = (labels / 100).astype(np.float32) if probability else None
+    found = LESIONS[: len(boxes)]
+    return LesionResult(labels, affine, found, LOADS if anatomy else [], structures, soft, PROVENANCE)
+
+
+@pytest.mark.parametrize("grid", ["plain", "oblique left-handed"])
+def test_all_lesions_are_one_segment_with_its_term_where_the_volume_is(scene, grid):
+    volume = add_volume(scene, affine=GRIDS[grid], transform=TRANSFORMS["turned and shifted"])
+    (scan,) = mrml.scans_of_head([volume])
+    result = made_lesions((4, 9), (12, 14), affine=scan.affine)
+    nodes = mrml.write_lesions(result, volume, surfaces=True)
+    ((name, lesion),) = segments(nodes.segmentation).items()
+    assert (name, lesion.GetName(), lesion.GetLabelValue()) == ("SynthSeg_99", "Lesion", LESION_ID)
+    assert lesion.GetColor() == pytest.approx((1, 80 / 255, 40 / 255))
+    text = vtk.reference("")
+    assert lesion.GetTag(lesion.GetTerminologyEntryTagName(), text) and text == serialize(STROKE_LESION)
+    assert lesion.GetRepresentation("Closed surface").GetNumberOfPoints() > 100
+    expected = in_order(positions(result.labels > 0, to_world(volume) @ GRIDS[grid]))
+    np.testing.assert_allclose(in_order(voxels(nodes.segmentation, "SynthSeg_99")), expected, atol=1e-3)
+
+
+def test_the_anatomy_is_a_segmentation_of_its_own_through_which_lesions_are_seen(scene, volume):
+    nodes = mrml.write_lesions(made_lesions((4, 9)), volume, surfaces=True)
+    assert list(segments(nodes.anatomy)) == ["SynthSeg_16", "SynthSeg_17"]
+    assert all(item.GetRepresentation("Closed surface") for item in segments(nodes.anatomy).values())
+    faint, clear = nodes.anatomy.GetDisplayNode(), nodes.segmentation.GetDisplayNode()
+    assert faint.GetOpacity3D() < 0.5 < clear.GetOpacity3D() and faint.GetOpacity2DFill() < clear.GetOpacity2DFill()
+    assert (nodes.segmentation.GetName(), nodes.anatomy.GetName()) == ("head lesions", "head anatomy")
+
+
+def test_the_tables_have_a_row_a_lesion_and_a_row_a_structure(scene, volume):
+    nodes = mrml.write_lesions(made_lesions((4, 9), (12, 14)), volume)
+    assert cells(nodes.table) == {
+        "Lesion": ["1", "2"],
+        "Volume mm3": ["12345", "11"],
+        "Volume ml": ["12.345", "0.011"],
+        "Probability": ["0.988", "0.5"],
+        "R mm": ["-31.2", "3"],
+        "A mm": ["12", "-2"],
+        "S mm": ["7.1", "40"],
+        "Side": ["left", ""],
+        "Structure": ["Left-Putamen", ""],
+    }
+    assert cells(nodes.loads) == {
+        "Structure": ["Left-Putamen", "Brain"],
+        "Label": ["12", ""],
+        "Volume mm3": ["5000", "1234567"],
+        "Lesion mm3": ["1250", "12356"],
+        "Lesion %": ["25", "1"],
+    }
+    assert nodes.table.GetColumnUnitLabel("Volume mm3") == "mm3" == nodes.loads.GetColumnUnitLabel("Lesion mm3")
+
+
+def test_the_probability_is_a_volume_on_the_lesions_grid(scene):
+    volume = add_volume(scene, affine=GRIDS["oblique"], transform=turn(30))
+    result = made_lesions((4, 9), affine=mrml.upright(volume) @ GRIDS["oblique"])
+    soft = mrml.write_lesions(result, volume, probability=True).probability
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(soft).transpose(2, 1, 0), result.probability)
+    matrix = vtk.vtkMatrix4x4()
+    soft.GetIJKToRASMatrix(matrix)
+    np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(matrix), GRIDS["oblique"], atol=1e-9)
+    assert soft.GetParentTransformNode() is volume.GetParentTransformNode()
+
+
+def test_a_head_without_lesions_has_an_empty_segment_and_an_empty_table(scene, volume):
+    nodes = mrml.write_lesions(made_lesions(anatomy=False), volume, surfaces=True)
+    assert list(segments(nodes.segmentation)) == ["SynthSeg_99"] and not len(voxels(nodes.segmentation, "SynthSeg_99"))
+    assert nodes.table.GetNumberOfRows() == 0 and nodes.anatomy is None and nodes.loads is None
+    again = mrml.write_lesions(made_lesions((4, 9)), volume, nodes.segmentation, nodes.table)
+    assert again.table is nodes.table and nodes.table.GetNumberOfRows() == 1
+    assert isinstance(nodes.table.GetTable().GetColumnByName("Volume mm3"), vtk.vtkIntArray)
+
+
+def test_a_second_result_fills_the_same_nodes_and_removes_what_it_lacks(scene, volume):
+    first = mrml.write_lesions(made_lesions((4, 9)), volume, probability=True)
+    assert mrml.lesion_nodes(first.segmentation) == first and None not in first
+    second = mrml.write_lesions(made_lesions((12, 14)), volume, *first[:2], probability=True)
+    assert second == first
+    third = mrml.write_lesions(made_lesions((4, 9), anatomy=False), volume, *first[:2])
+    assert third == first._replace(anatomy=None, loads=None, probability=None)
+    present = [bool(scene.IsNodePresent(node)) for node in first]
+    assert present == [True, True, True, False, False]  # segments may have been edited, measures may not be outdated
+    assert mrml.lesion_nodes(first.segmentation) == third
+
+
+def test_scans_of_one_head_lie_as_their_transforms_say_relative_to_the_first(scene):
+    common, shift = turn(20, 5, shift=(9, 8, 7)), turn(3, shift=(1, 2, 3))
+    first = add_volume(scene, transform=common)
+    second = add_volume(scene, affine=GRIDS["oblique"], transform=common @ shift)
+    one, other = mrml.scans_of_head([first, second])
+    np.testing.assert_allclose(one.affine, mrml.upright(first) @ GRIDS["plain"], atol=1e-9)
+    np.testing.assert_allclose(
+        np.linalg.inv(one.affine) @ other.affine, np.linalg.inv(GRIDS["plain"]) @ shift @ GRIDS["oblique"], atol=1e-9
+    )
+
+
+def test_lesions_survive_saving_and_loading(scene, volume, tmp_path):
+    nodes = mrml.write_lesions(made_lesions((4, 9)), volume, surfaces=True, probability=True)
+    assert scene.WriteToMRB(str(tmp_path / "x.mrb"))
+    read = loaded(tmp_path / "x.mrb", tmp_path)
+    again = mrml.lesion_nodes(read.GetFirstNodeByName("head lesions"))
+    assert [node.GetName() for node in again] == [node.GetName() for node in nodes]
+    assert cells(again.table) == cells(nodes.table) and cells(again.loads) == cells(nodes.loads)
+    check_attributes(again.segmentation)
+    where = in_order(voxels(nodes.segmentation, "SynthSeg_99"))
+    np.testing.assert_allclose(in_order(voxels(again.segmentation, "SynthSeg_99")), where, atol=1e-3)
+
+
 # The scene around them
 
 
@@ -741,15 +867,46 @@ def test_the_command_line_writes_slicers_files(no_application, tiny_weights, sca
 
 
 @pytest.mark.parametrize("name", ["x.seg.nrrd", "x.mrb"])
+@pytest.mark.parametrize("options", [[], ["--no-anatomy"]])
+def test_the_command_line_writes_lesions_into_slicers_files(
+    no_application, stroke_weights, scan_file, tmp_path, name, options, capfd
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    common = ["segment", "--task", "stroke", str(scan_file), "--model", str(stroke_weights), "--flips", "1", "-q"]
+    common += ["--device", "cpu"]
+    assert main([*common, "-o", str(out / name), *options]) == 0
+    printed = capfd.readouterr().out
+    assert main([*common, "-o", str(out / "plain.nrrd"), "--no-anatomy"]) == 0 and capfd.readouterr().out == printed
+    plain = sitk.ReadImage(str(out / "plain.nrrd"))
+    expected = in_order(positions(sitk.GetArrayFromImage(plain).transpose(2, 1, 0) == LESION_ID, itk_affine(plain)))
+    assert len(expected) > 100
+    if name.endswith(".mrb"):
+        scene = loaded(out / name, tmp_path / "read")
+        nodes = mrml.lesion_nodes(scene.GetFirstNodeByName("ball lesions"))
+        found = voxels(nodes.segmentation, "SynthSeg_99")
+        assert nodes.table.GetNumberOfRows() >= 1 and (nodes.anatomy is None) == bool(options) == (nodes.loads is None)
+    else:
+        image = sitk.ReadImage(str(out / name))
+        array = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+        assert set(np.unique(array)) == {0, LESION_ID}
+        found = positions(array == LESION_ID, itk_affine(image))
+    np.testing.assert_allclose(in_order(found), expected, atol=1e-3)
+    assert json.loads((out / "x.json").read_text())["outputs"]["output"] == str(out / name)
+
+
+@pytest.mark.parametrize("name", ["x.seg.nrrd", "x.mrb"])
 def test_without_slicer_core_slicers_files_are_refused_before_any_work(scan_file, tmp_path, name, capfd, monkeypatch):
     monkeypatch.setattr("synthseg_slicer.pipeline.load_model", lambda *a: pytest.fail("work began"))
     monkeypatch.delitem(sys.modules, "synthseg_slicer.mrml")
     monkeypatch.delattr("synthseg_slicer.mrml")
     monkeypatch.setitem(sys.modules, "slicer", None)
-    assert main(["segment", str(scan_file), "-o", str(tmp_path / name), "-q"]) == 2
-    stderr = capfd.readouterr().err
-    assert name in stderr and "pip install 'synthseg-slicer[slicer]'" in stderr and len(stderr.splitlines()) == 1
-    assert not list(tmp_path.glob("x.*"))
+    monkeypatch.setattr("synthseg_slicer.stroke.load_model", lambda *a: pytest.fail("work began"))
+    for task in ("brain", "stroke"):
+        assert main(["segment", "--task", task, str(scan_file), "-o", str(tmp_path / name), "-q"]) == 2
+        stderr = capfd.readouterr().err
+        assert name in stderr and "pip install 'synthseg-slicer[slicer]'" in stderr and len(stderr.splitlines()) == 1
+        assert not list(tmp_path.glob("x.*"))
 
 
 def test_a_result_is_saved_as_a_scene_later_when_its_scan_is_given(no_application, threshold_model, tmp_path):

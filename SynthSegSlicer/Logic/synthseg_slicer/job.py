@@ -150,7 +150,8 @@ class Job:
         self._line, self._log, self._error, self._done = bytearray(), bytearray(), None, False
         self._begin, self._pace = None, None
         native = bool(options.get("native"))
-        self._needs = [memory.estimate(scan.shape, scan.voxel_size, native) for scan in scans]
+        both = self._stroke and bool(options.get("anatomy", True))
+        self._needs = [memory.estimate(scan.shape, scan.voxel_size, native, lesions=both) for scan in scans]
         self._folder = tempfile.TemporaryDirectory(prefix="synthseg-", ignore_cleanup_errors=True)
         try:
             self._write_request(scans, options)

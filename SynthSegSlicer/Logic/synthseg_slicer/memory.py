@@ -20,12 +20,19 @@ PER_VOXEL = 105
 """Bytes per voxel of 1 mm: image, last features of both passes, and the largest posteriors."""
 PER_SLAB_PIXEL = 11_000
 """Bytes per pixel of a 1 mm plane for each slab of planes in work, one for each core."""
+PER_LESION_VOXEL = 100
+"""Bytes per voxel of 1 mm that wait while the anatomy is segmented: logits of lesions, images, what was not given back."""
 MOST_SLABS = 4
 """As :data:`synthseg_slicer.predict.WORKERS`."""
 
 
 def estimate(
-    shape: Sequence[int], voxel_size: Sequence[float], native: bool = False, *, cores: int | None = None
+    shape: Sequence[int],
+    voxel_size: Sequence[float],
+    native: bool = False,
+    *,
+    lesions: bool = False,
+    cores: int | None = None,
 ) -> int:
     """Return about how many bytes the process takes that segments a scan on the CPU.
 
@@ -41,6 +48,8 @@ def estimate(
         mm.
     native : bool
         Labels in the scan's own grid.
+    lesions : bool
+        The scan's lesions and its anatomy. Lesions alone take less than anatomy alone.
     cores : int, optional
         Of the processor; this machine's by default.
     """
@@ -49,7 +58,8 @@ def estimate(
     slabs = min(cores or os.cpu_count() or 1, MOST_SLABS)
     network = PER_VOXEL * voxels + PER_SLAB_PIXEL * slabs * voxels ** (2 / 3)
     conform = 8 * scan  # a copy as float32, and it once more while an axis is resampled
-    return round(BASE + (5 if native else 4) * scan + max(network, conform))
+    waiting = PER_LESION_VOXEL * voxels if lesions else 0
+    return round(BASE + (5 if native else 4) * scan + waiting + max(network, conform))
 
 
 def available() -> int | None:

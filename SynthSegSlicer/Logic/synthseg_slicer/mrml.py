@@ -1,7 +1,9 @@
 """Slicer's nodes to :class:`.scan.Scan`, and results back to nodes; the only file here that imports ``slicer``.
 
 Works in the Slicer application and with the package slicer-core alone. A *result* is anything with ``labels``,
-``affine``, ``rows`` and ``provenance``: :class:`.pipeline.Segmentation` or :class:`.job.Result`.
+``affine``, ``rows`` and ``provenance``: :class:`.pipeline.Segmentation` or :class:`.job.Result`. A *result of lesions*
+has ``lesions``, ``loads`` and ``anatomy`` in place of rows: :class:`.stroke.LesionSegmentation` or
+:class:`.job.LesionResult`.
 
 The network must see a head upright. Where a volume lies under a linear parent transform, scans are therefore handed out
 turned by the orthogonal part of that transform (:func:`upright`), and results are turned back into the volume's own
@@ -18,6 +20,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,9 +32,9 @@ from vtk.util.numpy_support import numpy_to_vtk
 from .errors import ScanError
 from .files import atomic, suffix_of
 from .geometry import orthogonal_part, right_handed
-from .labels import BRAIN
+from .labels import BRAIN, LESION_ID, STROKE
 from .scan import READ_SUFFIXES, Scan
-from .table import Column, columns
+from .table import Column, columns, lesion_columns, load_columns
 from .terminology import entry
 
 ATTRIBUTE = "SynthSegSlicer."
@@ -43,10 +46,37 @@ SMOOTHING = "0.5"
 """Slicer's default: removes the steps of 1 mm voxels, keeps the small nuclei."""
 CSF = 24
 """Its surface would hide the brain."""
+FAINT_FILL, FAINT_SURFACE = 0.1, 0.2
+"""Opacities of the anatomy around lesions, which are to be seen through it."""
+LESION = "Lesion"
+"""Name of the segment that holds all lesions."""
 
 _LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 _SURFACE = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-_COLORS = {label.id: tuple(channel / 255 for channel in label.color) for label in BRAIN}
+_COLORS = {label.id: tuple(channel / 255 for channel in label.color) for label in (*STROKE, *BRAIN)}
+
+
+class LesionNodes(NamedTuple):
+    """The nodes that hold a result of lesions.
+
+    Attributes
+    ----------
+    segmentation : vtkMRMLSegmentationNode
+        With one segment, which holds all lesions.
+    table : vtkMRMLTableNode
+        A row a lesion.
+    anatomy : vtkMRMLSegmentationNode or None
+    loads : vtkMRMLTableNode or None
+        A row a structure; how much of it is lesion.
+    probability : vtkMRMLScalarVolumeNode or None
+        Of lesion, 0 to 1.
+    """
+
+    segmentation: Any
+    table: Any
+    anatomy: Any = None
+    loads: Any = None
+    probability: Any = None
 
 
 def upright(node) -> np.ndarray:
@@ -54,12 +84,16 @@ def upright(node) -> np.ndarray:
 
     Transforms that are not linear are ignored.
     """
+    return orthogonal_part(_to_world(node))
+
+
+def _to_world(node) -> np.ndarray:
     parent = node.GetParentTransformNode()
     if parent is None or not parent.IsTransformToWorldLinear():
         return np.eye(4)
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
-    return orthogonal_part(slicer.util.arrayFromVTKMatrix(matrix))
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def scan_from_node(volume_node, *, rotation: np.ndarray | None = None, name: str | None = None) -> Scan:
@@ -103,14 +137,32 @@ def scan_from_node(volume_node, *, rotation: np.ndarray | None = None, name: str
     return Scan(data, affine, _file_of(volume_node), name=name)
 
 
-def write_segmentation(result, volume_node, segmentation_node=None, *, surfaces=False, rotation=None):
+def scans_of_head(volume_nodes: Sequence) -> list[Scan]:
+    """Return the scans that the volume nodes of one head hold, where they lie relative to the first.
+
+    As :func:`scan_from_node`, but of the others the whole linear parent transforms count, translations included: they
+    may be registrations to the first.
+
+    Raises
+    ------
+    ScanError
+        One of them is no scan of a head, or its transform shears it.
+    """
+    first = volume_nodes[0]
+    world_to_scan = upright(first) @ np.linalg.inv(_to_world(first))
+    others = [scan_from_node(node, rotation=world_to_scan @ _to_world(node)) for node in volume_nodes[1:]]
+    return [scan_from_node(first), *others]
+
+
+def write_segmentation(result, volume_node, segmentation_node=None, *, surfaces=False, rotation=None, name=None):
     """Write a result's labels into a segmentation node.
 
-    All segments share one label image of FreeSurfer ids. Only labels that occur become segments.
+    All segments share one label image of FreeSurfer ids. Only labels that occur become segments; of a result of lesions
+    there is always one, which is empty if there are none, for the user to draw in.
 
     Parameters
     ----------
-    result : Segmentation or Result
+    result : Segmentation, Result, LesionSegmentation or LesionResult
         Of the scan that :func:`scan_from_node` gave.
     volume_node : vtkMRMLScalarVolumeNode
         The scan; becomes the reference volume. The grid is that of the labels, so that no save resamples them.
@@ -121,14 +173,15 @@ def write_segmentation(result, volume_node, segmentation_node=None, *, surfaces=
     rotation : array [4, 4], optional
         What the scan was turned by; :func:`upright` of the volume by default. Give it where the transform may have
         changed since.
+    name : str, optional
+        Of a new node.
 
     Returns
     -------
     vtkMRMLSegmentationNode
     """
-    node = segmentation_node or _add(
-        volume_node.GetScene(), "vtkMRMLSegmentationNode", f"{volume_node.GetName()} segmentation"
-    )
+    name = name or f"{volume_node.GetName()} {'lesions' if _is_of_lesions(result) else 'segmentation'}"
+    node = segmentation_node or _add(volume_node.GetScene(), "vtkMRMLSegmentationNode", name)
     with slicer.util.NodeModify(node):
         _fill(node, result, upright(volume_node) if rotation is None else rotation, surfaces)
         _attach(node, volume_node)
@@ -158,16 +211,70 @@ def write_table(result, table_node=None, *, name: str = "Volumes", scene=None):
     vtkMRMLTableNode
     """
     node = table_node or _add(scene or slicer.mrmlScene, "vtkMRMLTableNode", name)
-    with slicer.util.NodeModify(node):
-        node.RemoveAllColumns()
-        for column in columns(result.rows):
-            node.AddColumn(_array(column))
-            node.SetColumnTitle(column.name, column.title)
-            node.SetColumnUnitLabel(column.name, column.unit)
-            node.SetColumnDescription(column.name, column.description)
-        node.SetUseColumnTitleAsColumnHeader(True)
-        _record(node, result.provenance)
-    return node
+    return _tabulate(node, columns(result.rows), result.provenance)
+
+
+def write_lesions(
+    result, volume_node, segmentation_node=None, table_node=None, *, surfaces=False, probability=False, rotation=None
+) -> LesionNodes:
+    """Write a result of lesions: segmentation and table of the lesions, anatomy and table of loads if it has them.
+
+    The segmentation refers to the other nodes (:func:`lesion_nodes`). Where it is filled anew, so are they; a table of
+    loads or a probability map that the new result lacks is removed.
+
+    Parameters
+    ----------
+    result : LesionSegmentation or LesionResult
+        Of the scans that :func:`scans_of_head` gave.
+    volume_node : vtkMRMLScalarVolumeNode
+        The first scan.
+    segmentation_node : vtkMRMLSegmentationNode, optional
+        Receives the lesions; a new one by default.
+    table_node : vtkMRMLTableNode, optional
+        Receives a row a lesion; a new one by default.
+    surfaces : bool
+        Whether to make closed surfaces for the 3D views.
+    probability : bool
+        Whether to write the probability of lesion as a volume.
+    rotation : array [4, 4], optional
+        What the first scan was turned by; :func:`upright` of the volume by default.
+
+    Returns
+    -------
+    LesionNodes
+    """
+    scene, name = volume_node.GetScene(), volume_node.GetName()
+    options = {"surfaces": surfaces, "rotation": upright(volume_node) if rotation is None else rotation}
+    old = lesion_nodes(segmentation_node) if segmentation_node else LesionNodes(None, None)
+    segmentation = write_segmentation(result, volume_node, segmentation_node, **options)
+    table = table_node or _add(scene, "vtkMRMLTableNode", f"{name} lesion table")
+    _tabulate(table, lesion_columns(result.lesions), result.provenance)
+    anatomy = loads = soft = None
+    if result.anatomy is not None:
+        anatomy = write_segmentation(result.anatomy, volume_node, old.anatomy, name=f"{name} anatomy", **options)
+        if not old.anatomy:
+            anatomy.GetDisplayNode().SetOpacity2DFill(FAINT_FILL)
+            anatomy.GetDisplayNode().SetOpacity3D(FAINT_SURFACE)
+        loads = old.loads or _add(scene, "vtkMRMLTableNode", f"{name} lesion loads")
+        _tabulate(loads, load_columns(result.loads), result.provenance)
+    if probability:
+        soft = old.probability or _add(scene, "vtkMRMLScalarVolumeNode", f"{name} lesion probability")
+        _fill_volume(soft, result.probability, options["rotation"].T @ result.affine)
+        soft.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+        _record(soft, result.provenance)
+    nodes = LesionNodes(segmentation, table, anatomy, loads, soft)
+    for role, node in nodes._asdict().items():
+        if role != "segmentation":
+            segmentation.SetNodeReferenceID(_role(role), node.GetID() if node else None)
+    for stale in {old.loads, old.probability} - {None, loads, soft}:
+        scene.RemoveNode(stale)
+    return nodes
+
+
+def lesion_nodes(segmentation_node) -> LesionNodes:
+    """Return a segmentation of lesions and what it refers to."""
+    roles = LesionNodes._fields[1:]
+    return LesionNodes(segmentation_node, *(segmentation_node.GetNodeReference(_role(role)) for role in roles))
 
 
 def file_under_study(volume_node, *nodes) -> None:
@@ -263,7 +370,7 @@ def write_sequence(results: Sequence, sequence_node, *, surfaces=False, rotation
 
 
 def save_scene(result, scan: Scan, path: str | os.PathLike, *, name: str | None = None) -> None:
-    """Write a Slicer scene bundle (.mrb) with scan, segmentation and table, whole or not at all.
+    """Write a Slicer scene bundle (.mrb) with scan, segmentations and tables, whole or not at all.
 
     Needs no Slicer application and no display. Opened in Slicer, the slice views show the scan.
 
@@ -286,10 +393,13 @@ def save_scene(result, scan: Scan, path: str | os.PathLike, *, name: str | None 
     path = Path(path).absolute()
     with _own_scene(result, scan) as (scene, volume, messages), atomic(path) as temporary:
         _show_in_slices(scene, volume)
-        write_table(result, name=f"{volume.GetName()} volumes", scene=scene)
+        if _is_of_lesions(result):
+            write_lesions(result, volume, scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"))
+        else:
+            write_table(result, name=f"{volume.GetName()} volumes", scene=scene)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", ignore_cleanup_errors=True) as folder:
             bundle = Path(folder) / f"{name or path.stem}.mrb"  # the writer names the scene inside after the file
-            if not scene.WriteToMRB(str(bundle)) or not _is_complete(bundle):
+            if not scene.WriteToMRB(str(bundle)) or not _is_complete(bundle, scene):
                 raise OSError(messages() or "the scene is incomplete")
             os.replace(bundle, temporary)
 
@@ -333,12 +443,9 @@ def _fill(node, result, rotation: np.ndarray, surfaces: bool) -> None:
     segmentation.RemoveAllSegments()
     segmentation.SetSourceRepresentationName(_LABELMAP)
     image = _label_image(*right_handed(result.labels, rotation.T @ result.affine))
-    names = {row.label: row.name for row in result.rows}
-    for label in map(int, np.unique(result.labels)):
-        if label == 0:
-            continue
+    for label, name in _names(result).items():
         segment = slicer.vtkSegment()
-        segment.SetName(names.get(label, f"Label {label}"))
+        segment.SetName(name)
         segment.SetColor(*_color(label))
         segment.SetNameAutoGenerated(False)
         segment.SetColorAutoGenerated(False)
@@ -355,6 +462,38 @@ def _fill(node, result, rotation: np.ndarray, surfaces: bool) -> None:
         segmentation.SetConversionParameter(rule.GetSmoothingFactorParameterName(), SMOOTHING)
         node.CreateClosedSurfaceRepresentation()
     _record(node, result.provenance)
+
+
+def _is_of_lesions(result) -> bool:
+    return hasattr(result, "lesions")
+
+
+def _names(result) -> dict[int, str]:
+    """Return label id to name of what becomes a segment."""
+    if _is_of_lesions(result):
+        return {LESION_ID: LESION}
+    names = {row.label: row.name for row in result.rows}
+    return {label: names.get(label, f"Label {label}") for label in map(int, np.unique(result.labels)) if label}
+
+
+def _fill_volume(node, data: np.ndarray, affine: np.ndarray) -> None:
+    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(data.transpose(2, 1, 0)))
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
+    node.CreateDefaultDisplayNodes()
+
+
+def _tabulate(node, table: Sequence[Column], provenance: dict):
+    """Replace what a table node holds."""
+    with slicer.util.NodeModify(node):
+        node.RemoveAllColumns()
+        for column in table:
+            node.AddColumn(_array(column))
+            node.SetColumnTitle(column.name, column.title)
+            node.SetColumnUnitLabel(column.name, column.unit)
+            node.SetColumnDescription(column.name, column.description)
+        node.SetUseColumnTitleAsColumnHeader(True)
+        _record(node, provenance)
+    return node
 
 
 def _label_image(labels: np.ndarray, affine: np.ndarray):
@@ -394,7 +533,7 @@ def _show_all_but_csf(node) -> None:
 
 def _array(column: Column):
     kinds = {str: vtk.vtkStringArray, int: vtk.vtkIntArray, float: vtk.vtkDoubleArray}
-    array = kinds[type(column.values[0])]()
+    array = kinds[type(column.values[0]) if column.values else str]()
     array.SetName(column.name)
     for value in column.values:
         array.InsertNextValue(value)
@@ -414,6 +553,11 @@ def _record(node, provenance: dict) -> None:
     }
     for key, value in values.items():
         node.SetAttribute(ATTRIBUTE + key, value)
+
+
+def _role(kind: str) -> str:
+    """Return under which name a segmentation refers to a node that belongs to the same result."""
+    return ATTRIBUTE + kind.capitalize()
 
 
 def _add(scene, kind: str, name: str):
@@ -473,9 +617,7 @@ def _own_scene(result, scan: Scan) -> Iterator[tuple]:
         logic.SetMRMLScene(scene)
         file = Path(scan.name)
         volume = _add(scene, "vtkMRMLScalarVolumeNode", file.name.removesuffix(suffix_of(file, READ_SUFFIXES) or ""))
-        slicer.util.updateVolumeFromArray(volume, np.ascontiguousarray(scan.data.transpose(2, 1, 0)))
-        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(scan.affine))
-        volume.CreateDefaultDisplayNodes()
+        _fill_volume(volume, scan.data, scan.affine)
         write_segmentation(result, volume)
         yield scene, volume, lambda: window.GetOutput().strip()
     finally:
@@ -502,10 +644,12 @@ def _show_in_slices(scene, volume) -> None:
         logic.FitSliceToBackground()
 
 
-def _is_complete(bundle: Path) -> bool:
-    """Tell whether a scene bundle holds the scene, scan, segmentation and table; its writer leaves out what failed."""
+def _is_complete(bundle: Path, scene) -> bool:
+    """Tell whether a scene bundle holds the scene, scan, segmentations, tables; its writer leaves out what failed."""
     with zipfile.ZipFile(bundle) as archive:
-        names = archive.namelist()
-    return all(any(name.endswith(suffix) for name in names) for suffix in (".mrml", ".seg.nrrd", ".tsv")) and (
-        sum(name.endswith(".nrrd") for name in names) == 2
+        names = [name for name in archive.namelist() if not name.endswith(".schema.tsv")]
+    volumes, segmentations, tables = (
+        scene.GetNumberOfNodesByClass(f"vtkMRML{kind}Node") for kind in ("ScalarVolume", "Segmentation", "Table")
     )
+    wanted = {".mrml": 1, ".seg.nrrd": segmentations, ".nrrd": volumes + segmentations, ".tsv": tables}
+    return all(sum(name.endswith(suffix) for name in names) == count for suffix, count in wanted.items())

@@ -114,7 +114,7 @@ class Segmentation:
         with ExitStack() as stack:
             temporary = {kind: stack.enter_context(atomic(path)) for kind, path in outputs.items()}
             if "output" in temporary:
-                self._write_labels(temporary["output"], outputs["output"], scan)
+                write_labels(self, scan, temporary["output"], outputs["output"])
             if "posteriors" in temporary:
                 shape = (*self.labels.shape, len(self.top.ids))
                 write_posteriors(temporary["posteriors"], map(self.posterior, self.top.ids), shape, self.affine)
@@ -126,15 +126,6 @@ class Segmentation:
                 record = {**self.provenance, "outputs": {kind: str(path.absolute()) for kind, path in outputs.items()}}
                 beside = records.path_beside(next(iter(outputs.values())))
                 records.write(stack.enter_context(atomic(beside)), record)
-
-    def _write_labels(self, temporary: Path, path: Path, scan: Scan | None) -> None:
-        suffix = suffix_of(path, SLICER_SUFFIXES)
-        if suffix == ".mrb":
-            _mrml(path).save_scene(self, scan, temporary, name=path.stem)
-        elif suffix == ".seg.nrrd":
-            _mrml(path).save_seg_nrrd(self, scan, temporary)
-        else:
-            write_volume(temporary, self.labels, self.affine)
 
 
 def segment(
@@ -306,13 +297,24 @@ def _check_outputs(outputs: dict[str, Path], scan: Scan | str | os.PathLike) -> 
     taken = {} if isinstance(scan, Scan) else {Path(scan).absolute(): "the scan itself"}
     for kind, path in outputs.items():
         if check_output(path, suffixes[kind]) in SLICER_SUFFIXES:
-            _mrml(path)
+            slicer_room(path)
         if path.absolute() in taken:
             raise OptionError(f"{path}: this file is also {taken[path.absolute()]}. Give each output its own name.")
         taken[path.absolute()] = f"the target of '{kind}'"
 
 
-def _mrml(path: Path):
+def write_labels(result, scan: Scan | None, temporary: Path, path: Path) -> None:
+    """Write a result's labels, of either task, in the format that the suffix of ``path`` names, into ``temporary``."""
+    suffix = suffix_of(path, SLICER_SUFFIXES)
+    if suffix == ".mrb":
+        slicer_room(path).save_scene(result, scan, temporary, name=path.stem)
+    elif suffix == ".seg.nrrd":
+        slicer_room(path).save_seg_nrrd(result, scan, temporary)
+    else:
+        write_volume(temporary, result.labels, result.affine)
+
+
+def slicer_room(path: Path):
     """Return the room that writes files of 3D Slicer; asked for before any work, because slicer-core is optional."""
     try:
         from . import mrml

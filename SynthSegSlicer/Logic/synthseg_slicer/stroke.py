@@ -19,15 +19,15 @@ from . import provenance as records
 from .cancel import CancelToken
 from .conform import Conformed, conform, crop_to_head, standardise
 from .errors import DeviceError, OptionError
-from .files import atomic, check_output
+from .files import SLICER_SUFFIXES, atomic, check_output
 from .labels import LESION_ID
-from .pipeline import Progress, Segmentation, segment
+from .pipeline import Progress, Segmentation, segment, slicer_room, write_labels
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
 from .postprocess import GridMap, largest_component
 from .predict import out_of_memory, resolve_device
 from .report import overlay_picture
-from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
+from .scan import WRITE_SUFFIXES, Scan, read_scan
 from .weights import Model, load_model
 from .windows import FLIPS, window_logits
 
@@ -106,7 +106,8 @@ def segment_lesions(
     scans : scan, path, or several
         Of one head, of any sequences. The first gives the grid and the anatomy: give the one that shows it best.
     output : path, optional
-        Lesion map to write.
+        Lesion map to write; or a segmentation (.seg.nrrd) or scene (.mrb, with anatomy and tables) of 3D Slicer, which
+        need slicer-core.
     anatomy : bool
         Segment the first scan's anatomy too, for loads, sides and structures.
     flips : {1, 2, 8}, optional
@@ -223,7 +224,7 @@ def segment_lesions(
     }
     result.provenance.update(record)
     with stage("write", 0.98, 1.0):
-        _write(result, outputs, scans[0].data if native else reference.image)
+        _write(result, outputs, scans[0].data if native else reference.image, scans[0])
     report("done", 1.0)
     return result
 
@@ -237,7 +238,7 @@ def _check(scans: list, outputs: dict[str, Path], anatomy: bool, flips: int | No
     if "loads" in outputs and not anatomy:
         raise OptionError("Loads need the anatomy. Leave out --no-anatomy, or the loads.")
     suffixes = {
-        "output": WRITE_SUFFIXES,
+        "output": SLICER_SUFFIXES + WRITE_SUFFIXES,
         "probability": POSTERIOR_SUFFIXES,
         "volumes": (".csv",),
         "loads": (".csv",),
@@ -245,7 +246,8 @@ def _check(scans: list, outputs: dict[str, Path], anatomy: bool, flips: int | No
     }
     taken = {Path(scan).absolute(): "a scan itself" for scan in scans if not isinstance(scan, Scan)}
     for kind, path in outputs.items():
-        check_output(path, suffixes[kind])
+        if check_output(path, suffixes[kind]) in SLICER_SUFFIXES:
+            slicer_room(path)
         if path.absolute() in taken:
             raise OptionError(f"{path}: this file is also {taken[path.absolute()]}. Give each output its own name.")
         taken[path.absolute()] = f"the target of '{kind}'"
@@ -335,12 +337,12 @@ def _measured(
     return LesionSegmentation(mask, soft, affine, found, rows, brain, transforms, {})
 
 
-def _write(result: LesionSegmentation, outputs: dict[str, Path], image: np.ndarray) -> None:
+def _write(result: LesionSegmentation, outputs: dict[str, Path], image: np.ndarray, scan: Scan) -> None:
     """Write all outputs under temporary names, then rename them all."""
     with ExitStack() as stack:
         temporary = {kind: stack.enter_context(atomic(path)) for kind, path in outputs.items()}
         if "output" in temporary:
-            write_volume(temporary["output"], result.labels, result.affine)
+            write_labels(result, scan, temporary["output"], outputs["output"])
         if "probability" in temporary:
             write_posteriors(temporary["probability"], [result.probability], (*result.labels.shape, 1), result.affine)
         if "volumes" in temporary:

@@ -1,4 +1,4 @@
-"""The table of measures that people read: one row a structure, as text and rounded numbers."""
+"""The tables of measures that people read: one row a structure or a lesion, as text and rounded numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # its module needs torch, which the Slicer application may lack
+    from .lesions import Lesion, Load
     from .measure import Row
 
 
@@ -63,6 +64,49 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("Quality", "Quality", "", "Expected Dice, 0 to 1; of the last row that of the whole", quality),
         Column("Low mm3", "From (mm³)", "mm3", "Lower bound of the volume, 90 % interval", low),
         Column("High mm3", "To (mm³)", "mm3", "Upper bound of the volume, 90 % interval", high),
+    ]
+
+
+def lesion_columns(lesions: Sequence[Lesion]) -> list[Column]:
+    """Return the columns of the table of lesions, largest first.
+
+    Parameters
+    ----------
+    lesions : sequence of Lesion
+        From :func:`.lesions.describe`.
+    """
+    numbers = [one.number for one in lesions]
+    volumes = [round(one.volume) for one in lesions]
+    millilitres = [round(one.volume / 1000, 3) for one in lesions]
+    probabilities = [round(one.probability, 3) for one in lesions]
+    x, y, z = ([round(one.centre[axis], 1) for one in lesions] for axis in range(3))
+    return [
+        Column("Lesion", "Lesion", "", "Number, from the largest", numbers),
+        Column("Volume mm3", "Volume (mm³)", "mm3", "Volume of its voxels", volumes),
+        Column("Volume ml", "Volume (ml)", "ml", "Volume of its voxels", millilitres),
+        Column("Probability", "Probability", "", "Mean probability of its voxels to be lesion, 0 to 1", probabilities),
+        Column("R mm", "R (mm)", "mm", "Centre of mass, to the right", x),
+        Column("A mm", "A (mm)", "mm", "Centre of mass, to the front", y),
+        Column("S mm", "S (mm)", "mm", "Centre of mass, upwards", z),
+        Column("Side", "Side", "", "Where at least a tenth of it lies", [one.side for one in lesions]),
+        Column("Structure", "Structure", "", "What holds most of it", [one.structure for one in lesions]),
+    ]
+
+
+def load_columns(loads: Sequence[Load]) -> list[Column]:
+    """Return the columns of the table of loads: how much of each structure, hemisphere and the brain is lesion.
+
+    Parameters
+    ----------
+    loads : sequence of Load
+        From :func:`.lesions.loads`.
+    """
+    return [
+        Column("Structure", "Structure", "", "Name in FreeSurfer", [row.name for row in loads]),
+        Column("Label", "Label", "", "Id in FreeSurfer", [_text(row.label, 0) for row in loads]),
+        Column("Volume mm3", "Volume (mm³)", "mm3", "With its lesions", [round(row.volume) for row in loads]),
+        Column("Lesion mm3", "Lesion (mm³)", "mm3", "Of its lesions", [round(row.lesion) for row in loads]),
+        Column("Lesion %", "Lesion (%)", "%", "Share that is lesion", [round(row.percent, 2) for row in loads]),
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .labels import BRAIN, Label
+from .labels import BRAIN, LESION_ID, Label
 
 DICOM_LIST = "Segmentation category and type - DICOM master list"
 """Name of the list that every Slicer has."""
@@ -112,7 +112,7 @@ def _term(label: Label) -> Term:
     return Term(ANATOMY, kind, _SIDES[label.side], context)
 
 
-_TERMS = {label.id: _term(label) for label in BRAIN if label.id}
+_TERMS = {LESION_ID: STROKE_LESION, **{label.id: _term(label) for label in BRAIN if label.id}}
 
 
 def term(label_id: int) -> Term:
@@ -126,8 +126,8 @@ def term(label_id: int) -> Term:
     Returns
     -------
     Term
-        :data:`TISSUE` for the background and for ids outside :data:`.labels.BRAIN`, as networks for other anatomies
-        have them.
+        :data:`TISSUE` for the background and for ids that are neither in :data:`.labels.BRAIN` nor that of a lesion, as
+        networks for other anatomies have them.
     """
     return _TERMS.get(label_id, TISSUE)
 
