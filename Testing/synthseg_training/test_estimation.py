@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +17,12 @@ from synthseg_slicer.errors import OptionError, ScanError, WeightsError
 from synthseg_slicer.scan import Scan, write_volume
 from synthseg_training.cli import main
 from synthseg_training.estimation import (
-    Estimator,
     EstimatorRecipe,
     EstimatorUNet,
     GibbsRinging,
     MprageConfig,
     MprageSimulator,
-    estimate,
     fit_estimator,
-    load_estimator,
     load_estimator_recipe,
 )
 from synthseg_training.estimation.losses import (
@@ -36,7 +35,7 @@ from synthseg_training.estimation.losses import (
 )
 from synthseg_training.estimation.measure import compare, measure
 from synthseg_training.estimation.network import MAPS, TYPICAL, quantities
-from synthseg_training.estimation.predict import map_name, window_maps
+from synthseg_training.estimation.predict import Estimator, estimate, load_estimator, map_name, window_maps
 from synthseg_training.generation import Resolution, Spatial
 from synthseg_training.generation.edits import Flip
 from synthseg_training.labelmaps import prepare
@@ -271,6 +270,19 @@ def test_interrupted_training_goes_on_where_it_stopped(phantoms, recipe, tmp_pat
     assert [state["step"] for state in states] == [6, 6]
     for name, value in states[0]["network"].items():
         torch.testing.assert_close(states[1]["network"][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_training_needs_torch_and_numpy_alone():
+    code = """
+import sys
+class Bare:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("scipy", "SimpleITK", "nibabel", "matplotlib", "yaml", "pandas", "tqdm"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Bare())
+import synthseg_training.estimation
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_weights_of_another_network_are_refused(phantoms, recipe, tmp_path):

@@ -10,13 +10,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from .errors import ScanError
-from .scan import Scan, ScanWarning
+
+if TYPE_CHECKING:
+    from .scan import Scan
 
 SPACING_TOLERANCE = 0.05
 """An axis whose voxel size is this close to the target keeps its spacing (0.95-1.05 mm, as in SynthSeg's code)."""
@@ -80,6 +83,8 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     ScanError
         ``ct`` was asked for, but the values are no Hounsfield units; or no contrast is left after clipping.
     """
+    from .scan import ScanWarning  # here: training standardises on machines without SimpleITK
+
     name = scan.name
     is_ct = looks_like_ct(scan.data) if ct is None else ct
     if ct and not looks_like_ct(scan.data) and looks_like_ct(scan.data, offset=1024):
