@@ -35,8 +35,8 @@ TASK = "stroke"
 FAR_BELOW = -30.0
 """Logit of everything but background where nothing was computed, outside the box around the head."""
 CITATION = (
-    "Chalcroft L. et al. Domain-agnostic stroke lesion segmentation using physics-constrained synthetic data. 2024. "
-    "https://arxiv.org/abs/2412.03318"
+    "Chalcroft L. et al. Domain-Agnostic Stroke Lesion Segmentation Using Physics-Constrained Synthetic Data. MICCAI "
+    "2025, 163-173. https://doi.org/10.1007/978-3-032-04965-0_16"
 )
 
 
