@@ -98,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--bars", type=Path, help="YAML file of what the weights ought to reach")
     evaluate.set_defaults(run=_evaluate)
 
+    sequences = commands.add_parser("sequences", help="a synthetic patient in four sequences over their times, as PNG")
+    _recipe_arguments(sequences)
+    sequences.add_argument("-o", "--output", type=Path, required=True, help="PNG to write")
+    sequences.add_argument("--seed", type=int, default=0)
+    sequences.set_defaults(run=_sequences)
+
     trial = commands.add_parser("trial", help="lesion scores on synthetic patients of the held-out label maps")
     _recipe_arguments(trial)
     trial.add_argument("models", type=Path, nargs="+", help="weights of the stroke task, compared on the same patients")
@@ -338,6 +344,30 @@ def _calibrate(options: argparse.Namespace) -> None:
         table.to_csv(options.table, index=False)
     error, rank = (calibration.facts[name] for name in ("mean_absolute_error", "rank_correlation"))
     print(f"{path}: expected Dice off by {error:.3f} on average on unseen synthetic scans, rank correlation {rank:.2f}")
+
+
+def _sequences(options: argparse.Namespace) -> None:
+    import dataclasses
+
+    import torch
+
+    from synthseg_slicer.labels import LESION_ID
+    from synthseg_training.physics.sheet import contrast_sheet
+    from synthseg_training.training.loop import make_generator, stage_config
+
+    recipe, maps = _load(options)
+    if recipe.task != "stroke":
+        raise ValueError(f"{options.recipe}: only recipes of the task stroke simulate sequences")
+    stage = recipe.stages[-1]
+    crop = round(12 / stage.voxel_size) * 16  # 192 mm
+    config = dataclasses.replace(stage_config(recipe, stage, stage.steps), crop=crop, stroke_probability=1.0)
+    config = dataclasses.replace(config, skull_stripping=dataclasses.replace(config.skull_stripping, probability=0.0))
+    generator = make_generator(maps, config)
+    parameters = generator.draw(torch.Generator().manual_seed(options.seed))
+    quantities, target = generator.quantitative(parameters), generator.tissue(parameters)[1]
+    slices = (target == config.output_ids.index(LESION_ID)).sum((0, 1))
+    contrast_sheet(quantities, options.output, index=int(slices.argmax()) if slices.any() else None)
+    print(options.output)
 
 
 def _trial(options: argparse.Namespace) -> None:

@@ -410,3 +410,15 @@ def test_without_monai_its_network_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
     with pytest.raises(OptionError, match="pip install monai"):
         build("residual")
+
+
+def test_a_sheet_shows_one_patient_in_all_sequences(phantoms, tmp_path, capsys):
+    phantoms.save(tmp_path / "maps.npz")
+    recipe = tmp_path / "r.json"
+    recipe.write_text('{"name": "s", "task": "stroke", "stages": [{"steps": 1, "voxel_size": 4.0, "crop": 48}]}')
+    sheet = tmp_path / "sheet.png"
+    assert main(["sequences", str(recipe), "--maps", str(tmp_path / "maps.npz"), "-o", str(sheet)]) in (0, None)
+    assert sheet.stat().st_size > 50_000
+    recipe.write_text('{"name": "s", "stages": [{"steps": 1}]}')
+    assert main(["sequences", str(recipe), "--maps", str(tmp_path / "maps.npz"), "-o", str(sheet)])
+    assert "only recipes of the task stroke" in capsys.readouterr().err
