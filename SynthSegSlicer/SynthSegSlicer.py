@@ -1,4 +1,4 @@
-"""SynthSeg in 3D Slicer: anatomy from head scans of any contrast and resolution.
+"""SynthSeg in 3D Slicer: anatomy and stroke lesions from head scans of any contrast and resolution.
 
 The module is the side that Slicer sees. Everything that works without Slicer lives in ``Logic/synthseg_slicer``.
 Inference runs in a child process (:mod:`synthseg_slicer.worker`): the application stays alive and can cancel it.
@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -43,7 +44,11 @@ if LOGIC_DIR not in sys.path:
 
 TORCH_REQUIREMENT = ">=2.4"
 TABLE_ROLE = "SynthSegSlicer.Table"
-"""Reference from a segmentation to its volume table."""
+"""Reference from a segmentation to its table."""
+
+BRAIN_WIDGETS = ("scanTypeComboBox",)
+STROKE_WIDGETS = ("secondSelector", "thirdSelector", "fourthSelector", "registerCheckBox", "anatomyCheckBox")
+"""What the panel shows for one task only, with its label."""
 
 
 class SynthSegSlicer(ScriptedLoadableModule):
@@ -57,12 +62,14 @@ class SynthSegSlicer(ScriptedLoadableModule):
         self.parent.contributors = ["The SynthSegSlicer developers"]
         self.parent.helpText = _(
             "Segments head scans of any MR contrast, CT, and any resolution into 32 brain structures and measures "
-            'their volumes. See the <a href="https://github.com/SynthSegSlicer/SynthSegSlicer">documentation</a>. '
+            "their volumes; segments stroke lesions from one or several MR scans of a head. "
+            'See the <a href="https://github.com/SynthSegSlicer/SynthSegSlicer">documentation</a>. '
             "For research only."
         )
         self.parent.acknowledgementText = _(
             "Re-implements SynthSeg: Billot B. et al. Segmentation of brain MRI scans of any contrast and resolution "
-            "without retraining. Medical Image Analysis 86 (2023) 102789."
+            "without retraining. Medical Image Analysis 86 (2023) 102789. Stroke lesions: Chalcroft L. et al. "
+            "Domain-agnostic stroke lesion segmentation using physics-constrained synthetic data. arXiv 2412.03318."
         )
         slicer.app.connect("startupCompleted()", onStartupCompleted)
 
@@ -104,17 +111,15 @@ def loadTerminology():
 #
 
 
-class _Task(enum.Enum):
+class Task(enum.Enum):
+    """What is segmented."""
+
+    BRAIN = "brain"
+    STROKE = "stroke"
+
     def label(self):
+        """Return the text of the choice."""
         return {"brain": _("Brain anatomy"), "stroke": _("Stroke lesion")}[self.value]
-
-
-def _weightsExist(task):
-    return os.path.exists(os.path.join(MODULE_DIR, "Resources", "Models", task + ".pt"))
-
-
-Task = _Task("Task", {task.upper(): task for task in ("brain", "stroke") if task == "brain" or _weightsExist(task)})
-"""What can be segmented: the tasks whose weights are installed."""
 
 
 class ScanType(enum.Enum):
@@ -159,10 +164,14 @@ class Grid(enum.Enum):
 class SynthSegSlicerParameterNode:
     """The module's settings, saved with the scene.
 
-    ``device`` is a name that :func:`synthseg_slicer.segment` takes; the others say what they are.
+    ``device`` is a name that :func:`synthseg_slicer.segment` takes; second to fourth volume, ``registerScans`` and
+    ``anatomy`` belong to the stroke task; the others say what they are.
     """
 
     inputVolume: Union[vtkMRMLScalarVolumeNode, vtkMRMLSequenceNode]  # noqa: UP007, not every Slicer knows A | B here
+    secondVolume: vtkMRMLScalarVolumeNode
+    thirdVolume: vtkMRMLScalarVolumeNode
+    fourthVolume: vtkMRMLScalarVolumeNode
     outputSegmentation: vtkMRMLSegmentationNode
     outputTable: vtkMRMLTableNode
     task: Task = Task.BRAIN
@@ -170,6 +179,8 @@ class SynthSegSlicerParameterNode:
     quality: Quality = Quality.BEST
     grid: Grid = Grid.ONE_MM
     device: str = "auto"
+    registerScans: bool = True
+    anatomy: bool = True
     keepPrevious: bool = False
     surfaces: bool = True
 
@@ -195,7 +206,7 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.log = ""
         self._parameterNode = None
         self._parameterNodeGuiTag = None
-        self._inputId = None
+        self._outputsOf = None
         self._deviceQuery = None
 
     def setup(self):
@@ -265,7 +276,7 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
         self._parameterNode = parameterNode
         if parameterNode:
-            self._inputId = _idOf(parameterNode.inputVolume)
+            self._outputsOf = self._inputAndTask(parameterNode)
             # Not connectGui(): up to Slicer 5.12 it returns no tag, and nothing could be disconnected (issue 7547).
             bound = {widget.property("SlicerParameterName"): widget for widget in self.ui.__dict__.values()}
             bound.pop(None, None)
@@ -283,19 +294,32 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updateButtons()
 
     def onParametersChanged(self, caller=None, event=None):
-        """Follow the parameters: outputs belong to one scan, and Apply needs one."""
+        """Follow the parameters: outputs belong to one scan and task, and Apply needs a scan."""
         parameters = self._parameterNode
         if not parameters or slicer.mrmlScene.IsImporting():
             return
-        inputId = _idOf(parameters.inputVolume)
-        if inputId != self._inputId:
-            # Another scan must not overwrite the result of the one before.
-            self._inputId = inputId
+        wanted = self._inputAndTask(parameters)
+        if wanted != self._outputsOf:
+            # Another scan or task must not overwrite the result of the one before.
+            self._outputsOf = wanted
             with slicer.util.NodeModify(parameters):
-                parameters.outputSegmentation = self.logic.resultOf(parameters.inputVolume)
+                parameters.outputSegmentation = self.logic.resultOf(parameters.inputVolume, parameters.task.value)
                 parameters.outputTable = _tableOf(parameters.outputSegmentation)
+        self._showTask(parameters.task)
         self._showDevice(parameters.device)
         self._updateButtons()
+
+    @staticmethod
+    def _inputAndTask(parameters):
+        return _idOf(parameters.inputVolume), parameters.task
+
+    def _showTask(self, task):
+        for name in BRAIN_WIDGETS + STROKE_WIDGETS:
+            visible = name in (STROKE_WIDGETS if task == Task.STROKE else BRAIN_WIDGETS)
+            getattr(self.ui, name).visible = visible
+            label = getattr(self.ui, name + "Label", None)
+            if label:
+                label.visible = visible
 
     def _updateButtons(self):
         ready = self._parameterNode is not None and self._parameterNode.inputVolume is not None
@@ -320,7 +344,9 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not volume or not volume.GetImageData():
             return ""
         native = self._parameterNode.grid == Grid.SCAN
-        need = memory.estimate(volume.GetImageData().GetDimensions(), volume.GetSpacing(), native) / 2**30
+        both = self._parameterNode.task == Task.STROKE and self._parameterNode.anatomy
+        shape, spacing = volume.GetImageData().GetDimensions(), volume.GetSpacing()
+        need = memory.estimate(shape, spacing, native, lesions=both) / 2**30
         free = memory.available()
         if free is None:
             return _("Needs about {need:.1f} GB of memory.").format(need=need)
@@ -386,26 +412,32 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             if not ensureTorch():
                 return
-            keep = parameters.keepPrevious
             self.ui.progressBar.value = 0
-            self.run = self.logic.process(
-                parameters.inputVolume,
-                None if keep else parameters.outputSegmentation,
-                None if keep else parameters.outputTable,
-                task=parameters.task.value,
-                fast=parameters.quality == Quality.FAST,
-                device=parameters.device,
-                ct=parameters.scanType.isCT(),
-                native=parameters.grid == Grid.SCAN,
-                surfaces=parameters.surfaces,
-                wait=False,
-                progress=self.onProgress,
-                finished=self.onFinished,
-            )
+            self.run = self._startRun(parameters)
         except SynthSegError as error:
             self._showError(str(error), getattr(error, "details", ""))
         finally:
             self._updateButtons()
+
+    def _startRun(self, parameters):
+        outputs = parameters.outputSegmentation, parameters.outputTable
+        outputs = (None, None) if parameters.keepPrevious else outputs
+        options = {
+            "fast": parameters.quality == Quality.FAST,
+            "device": parameters.device,
+            "native": parameters.grid == Grid.SCAN,
+            "surfaces": parameters.surfaces,
+            "wait": False,
+            "progress": self.onProgress,
+            "finished": self.onFinished,
+        }
+        if parameters.task == Task.STROKE:
+            others = parameters.secondVolume, parameters.thirdVolume, parameters.fourthVolume
+            inputs = [parameters.inputVolume, *filter(None, others)]
+            options |= {"anatomy": parameters.anatomy, "register": parameters.registerScans}
+            return self.logic.processStroke(inputs, *outputs, **options)
+        ct = parameters.scanType.isCT()
+        return self.logic.process(parameters.inputVolume, *outputs, task=parameters.task.value, ct=ct, **options)
 
     def onProgress(self, stage, fraction, remaining=None):
         """Show how far the run is."""
@@ -451,7 +483,7 @@ def progressText(stage, fraction, remaining):
     Parameters
     ----------
     stage : str
-        Stage name as :func:`synthseg_slicer.segment` reports it.
+        Stage name as :attr:`synthseg_slicer.job.Job.stage` has it.
     fraction : float
         Of the whole run.
     remaining : float or None
@@ -465,8 +497,15 @@ def progressText(stage, fraction, remaining):
         "predict": _("Segmenting"),
         "refine": _("Sharpening borders"),
         "clean up": _("Cleaning up"),
+        "register": _("Aligning the scan"),
+        "anatomy": _("Segmenting the anatomy"),
     }
-    text = _("{stage}, {percent} %").format(stage=stages.get(stage, _("Finishing")), percent=int(100 * fraction))
+    number = re.fullmatch(r"(\w+) (\d+) of (\d+)", stage)
+    name = number[1] if number else stage.partition(":")[0]
+    shown = stages.get(name, _("Finishing"))
+    if number:
+        shown = _("{stage} {number} of {count}").format(stage=shown, number=number[2], count=number[3])
+    text = _("{stage}, {percent} %").format(stage=shown, percent=int(100 * fraction))
     if remaining is None or fraction >= 1:
         return text
     if remaining >= 90:
@@ -587,6 +626,10 @@ def _tableOf(segmentation):
     return segmentation.GetNodeReference(TABLE_ROLE) if segmentation else None
 
 
+def _taskOf(segmentation):
+    return json.loads(segmentation.GetAttribute("SynthSegSlicer.Options") or "{}").get("task")
+
+
 #
 # Logic
 #
@@ -620,24 +663,27 @@ class SegmentationRun(VTKObservationMixin):
 
     def start(self):
         """Hand the scan to the child process and start it."""
-        from synthseg_slicer import mrml
         from synthseg_slicer.job import Job
 
         self._began = time.monotonic()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            if self.inputNode.IsA("vtkMRMLSequenceNode"):
-                scans = [scan for _index, scan in mrml.frames_of(self.inputNode)]
-            else:
-                # The transform may change while the child process works; its result belongs to that of now.
-                self._rotation = mrml.upright(self.inputNode)
-                scans = [mrml.scan_from_node(self.inputNode, rotation=self._rotation)]
+            scans = self._readScans()
         self._warnings = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         self._job = Job(scans, self._options)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onSceneClose)
         logging.info("SynthSeg: segmenting %s", self.inputNode.GetName())
         self._process = startPython(self._job.arguments, self._job.environment, self._connect)
+
+    def _readScans(self):
+        from synthseg_slicer import mrml
+
+        if self.inputNode.IsA("vtkMRMLSequenceNode"):
+            return [scan for _index, scan in mrml.frames_of(self.inputNode)]
+        # The transform may change while the child process works; its result belongs to that of now.
+        self._rotation = mrml.upright(self.inputNode)
+        return [mrml.scan_from_node(self.inputNode, rotation=self._rotation)]
 
     def _connect(self, process):
         self._process = process
@@ -717,7 +763,6 @@ class SegmentationRun(VTKObservationMixin):
             self._finished(self)
 
     def _writeResults(self):
-        from synthseg_slicer import mrml
         from synthseg_slicer.errors import SynthSegError
 
         scene = slicer.mrmlScene
@@ -725,28 +770,69 @@ class SegmentationRun(VTKObservationMixin):
             raise SynthSegError(_("The scan was removed from the scene while it was being segmented."))
         before = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
         scene.SaveStateForUndo()
+        self.segmentation, self.table = (
+            node if node and scene.IsNodePresent(node) else None for node in (self.segmentation, self.table)
+        )
         try:
-            if self.inputNode.IsA("vtkMRMLSequenceNode"):
-                self.segmentation, self.table, _browser = mrml.write_sequence(
-                    self._results, self.inputNode, surfaces=self.surfaces
-                )
-                return
-            result = self._results[0]
-            present = scene.IsNodePresent
-            segmentation = self.segmentation if self.segmentation and present(self.segmentation) else None
-            table = self.table if self.table and present(self.table) else None
-            name = self.inputNode.GetName()
-            self.segmentation = mrml.write_segmentation(
-                result, self.inputNode, segmentation, surfaces=self.surfaces, rotation=self._rotation
-            )
-            self.table = mrml.write_table(result, table, name=_("{name} volumes").format(name=name))
-            self.segmentation.SetNodeReferenceID(TABLE_ROLE, self.table.GetID())
-            mrml.file_under_study(self.inputNode, self.segmentation, self.table)
+            self._writeNodes()
         except Exception:
             for node in [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]:
                 if node.GetID() not in before:
                     scene.RemoveNode(node)
             raise
+
+    def _writeNodes(self):
+        from synthseg_slicer import mrml
+
+        if self.inputNode.IsA("vtkMRMLSequenceNode"):
+            self.segmentation, self.table, _browser = mrml.write_sequence(
+                self._results, self.inputNode, surfaces=self.surfaces
+            )
+            return
+        result = self._results[0]
+        self.segmentation = mrml.write_segmentation(
+            result, self.inputNode, self.segmentation, surfaces=self.surfaces, rotation=self._rotation
+        )
+        name = _("{name} volumes").format(name=self.inputNode.GetName())
+        self.table = mrml.write_table(result, self.table, name=name)
+        self.segmentation.SetNodeReferenceID(TABLE_ROLE, self.table.GetID())
+        mrml.file_under_study(self.inputNode, self.segmentation, self.table)
+
+
+class LesionRun(SegmentationRun):
+    """One segmentation of the lesions that several scans of a head show.
+
+    Attributes
+    ----------
+    nodes : synthseg_slicer.mrml.LesionNodes or None
+        The results; ``segmentation`` and ``table`` are among them.
+    """
+
+    def __init__(self, inputNodes, *arguments):
+        super().__init__(inputNodes[0], *arguments)
+        self.nodes, self._inputNodes = None, inputNodes
+
+    def summary(self):
+        """Return one line about the result."""
+        result, seconds = self._results[0], round(time.monotonic() - self._began)
+        text = _("Lesions: {count}, of {volume:.1f} ml in all; segmented in {seconds} s.")
+        return text.format(count=len(result.lesions), volume=result.volume / 1000, seconds=seconds)
+
+    def _readScans(self):
+        from synthseg_slicer import mrml
+
+        self._rotation = mrml.upright(self.inputNode)
+        return mrml.scans_of_head(self._inputNodes)
+
+    def _writeNodes(self):
+        from synthseg_slicer import mrml
+
+        options = {"surfaces": self.surfaces, "rotation": self._rotation}
+        options["probability"] = self._options["probability"]
+        result = self._results[0]
+        self.nodes = mrml.write_lesions(result, self.inputNode, self.segmentation, self.table, **options)
+        self.segmentation, self.table = self.nodes.segmentation, self.nodes.table
+        mrml.file_under_study(self.inputNode, *filter(None, self.nodes))
 
 
 class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
@@ -801,7 +887,7 @@ class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
         outputTable : vtkMRMLTableNode, optional
             Receives the volumes; a new node by default and for sequences.
         task : str
-            ``brain``, or ``stroke`` where its weights are installed.
+            ``brain``; for stroke lesions see :meth:`processStroke`.
         fast : bool
             One pass of the network instead of two.
         device : str
@@ -834,31 +920,124 @@ class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
             The scan is unusable, torch is missing, memory ran out, the run was cancelled, ...; the message says what to
             do. Without ``wait``, what happens later is the run's ``error``.
         """
-        from synthseg_slicer.errors import Cancelled, OptionError
+        from synthseg_slicer.errors import OptionError
 
         if not inputVolume:
             raise OptionError(_("No scan was given. Load or select one first."))
+        if task == Task.STROKE.value:
+            raise OptionError(_("Stroke lesions are segmented by processStroke([first scan, other scans ...])."))
         options = {"task": task, "fast": fast, "device": device, "ct": ct, "native": native, "model": model}
         run = SegmentationRun(inputVolume, outputSegmentation, outputTable, options, surfaces, progress, finished)
         run.start()
         if not wait:
             return run
+        self._finish(run)
+        return run.segmentation, run.table
+
+    def processStroke(
+        self,
+        inputVolumes,
+        outputSegmentation=None,
+        outputTable=None,
+        *,
+        anatomy=True,
+        register=True,
+        probability=False,
+        fast=False,
+        device="auto",
+        native=False,
+        surfaces=False,
+        model=None,
+        wait=True,
+        progress=None,
+        finished=None,
+    ):
+        """Segment the stroke lesions that one or several scans of a head show.
+
+        Inference runs in a child process. The scene changes only when it succeeded.
+
+        Parameters
+        ----------
+        inputVolumes : list of vtkMRMLScalarVolumeNode
+            MR scans of one head, of any sequences. The first gives the grid and the anatomy.
+        outputSegmentation : vtkMRMLSegmentationNode, optional
+            Receives one segment with all lesions; a new node by default. What it refers to is filled anew too.
+        outputTable : vtkMRMLTableNode, optional
+            Receives a row a lesion; a new node by default.
+        anatomy : bool
+            Segment the anatomy too: it tells side and structure of each lesion, and how much of each structure is
+            lesion.
+        register : bool
+            Align scans whose grids differ from the first's; else trust where they lie in the scene.
+        probability : bool
+            Make a volume of the probability of lesion, too.
+        fast : bool
+            One pass of the network for each scan.
+        model : path, optional
+            Other weights of this task than the installed ones.
+        device, native, surfaces, wait, progress, finished
+            As in :meth:`process`.
+
+        Returns
+        -------
+        synthseg_slicer.mrml.LesionNodes
+            With ``wait``: the nodes ``segmentation``, ``table``, ``anatomy``, ``loads`` and ``probability``, the last
+            three None where they were not asked for.
+        LesionRun
+            Without ``wait``; its ``cancel()`` stops it.
+
+        Raises
+        ------
+        synthseg_slicer.errors.SynthSegError
+            As in :meth:`process`.
+
+        Examples
+        --------
+        ::
+
+            nodes = SynthSegSlicerLogic().processStroke([t1Node, flairNode])
+            print(nodes.table.GetCellText(0, 1), "mm3")
+        """
+        from synthseg_slicer.errors import OptionError
+
+        inputVolumes = [inputVolumes] if hasattr(inputVolumes, "IsA") else list(inputVolumes or [])
+        if not inputVolumes or None in inputVolumes:
+            raise OptionError(_("No scan was given. Load or select one first."))
+        for node in inputVolumes:
+            if not node.IsA("vtkMRMLScalarVolumeNode"):
+                message = _("{name}: is no volume. Choose volumes; sequences belong to the task Brain anatomy.")
+                raise OptionError(message.format(name=node.GetName()))
+        inputVolumes = list(dict.fromkeys(inputVolumes))  # a scan that was chosen twice counts once
+        options = {"task": Task.STROKE.value, "anatomy": anatomy, "register": register, "probability": probability}
+        options |= {"flips": 1 if fast else None, "device": device, "native": native, "model": model}
+        run = LesionRun(inputVolumes, outputSegmentation, outputTable, options, surfaces, progress, finished)
+        run.start()
+        if not wait:
+            return run
+        self._finish(run)
+        return run.nodes
+
+    @staticmethod
+    def _finish(run):
+        """Wait for a run and raise what it failed of."""
+        from synthseg_slicer.errors import Cancelled
+
         run.wait()
         if run.cancelled:
             raise Cancelled(run.reason or _("Cancelled. The scene is unchanged."))
         if run.error:
             raise run.error
         logging.info("SynthSeg: %s", run.summary())
-        return run.segmentation, run.table
 
     @staticmethod
-    def resultOf(volume):
-        """Return the newest segmentation that this module made of a volume, or None."""
+    def resultOf(volume, task="brain"):
+        """Return the newest segmentation that this module made of a volume for a task, or None."""
         if not volume:
             return None
         role = vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         own = [node for node in nodes if node.GetNodeReferenceID(role) == volume.GetID() and _tableOf(node)]
+        own = [node for node in own if _taskOf(node) == task]
         return own[-1] if own else None
 
 

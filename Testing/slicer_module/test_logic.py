@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -211,7 +213,65 @@ def test_a_sequence_gives_one_result_a_frame(host, logic, head):
     assert browser.GetProxyNode(segmentations).GetSegmentation().GetNumberOfSegments() > 15
 
 
-def test_results_are_filed_under_the_patients_study(logic, add_head):
+@pytest.fixture
+def stroke(logic, stroke_weights):
+    """The logic's processStroke with tiny weights and one pass."""
+    return functools.partial(logic.processStroke, model=stroke_weights, fast=True, device="cpu")
+
+
+def test_lesions_are_those_of_segment_lesions_and_lie_on_the_first_scan(
+    stroke, add_head, head, label_volume, stroke_weights
+):
+    from synthseg_slicer.scan import Scan
+    from synthseg_slicer.stroke import segment_lesions
+
+    array, affine = head
+    scans = [Scan(array, affine), Scan(array, rotation(2, 0) @ affine)]
+    options = {"model": stroke_weights, "flips": 1, "device": "cpu", "register": False, "anatomy": False}
+    expected = segment_lesions(scans, **options)
+    assert expected.lesions
+    volumes = [add_head("T1"), add_head("T2")]
+    for volume in volumes:
+        put_under(volume, rotation(15, 1))
+    put_under(volumes[1], rotation(15, 1) @ rotation(2, 0))
+    nodes = stroke(volumes, anatomy=False, register=False, probability=True)
+    labels, to_world = label_volume(nodes.segmentation)
+    where = np.argwhere(labels == 99)
+    positions = np.c_[where, np.ones(len(where))] @ to_world.T @ np.linalg.inv(rotation(15, 1) @ expected.affine).T
+    nearest = np.rint(positions[:, :3]).astype(int)
+    assert (expected.labels[tuple(nearest.T)] == 99).mean() > 0.9
+    assert len(where) == pytest.approx(np.count_nonzero(expected.labels), rel=0.1)
+    assert nodes.probability.GetParentTransformNode() is volumes[0].GetParentTransformNode()
+    assert nodes.anatomy is None and nodes.loads is None
+
+
+def test_one_scan_and_given_nodes_will_do_for_lesions(stroke, add_head):
+    import slicer
+
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "my table")
+    nodes = stroke(add_head(), segmentation, table, anatomy=False)
+    assert nodes.segmentation is segmentation and nodes.table is table and segmentation.GetName() == "mine"
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 1
+
+
+def test_lesions_are_refused_with_words(logic, stroke, add_head, snapshot):
+    import slicer
+
+    from synthseg_slicer.errors import SynthSegError
+
+    volume = add_head()
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "series")
+    scene = snapshot()
+    for inputs, message in (([], "No scan"), ([volume, None], "No scan"), ([volume, sequence], "series: is no volume")):
+        with pytest.raises(SynthSegError, match=message):
+            stroke(inputs)
+    with pytest.raises(SynthSegError, match="processStroke"):
+        logic.process(volume, task="stroke")
+    assert snapshot() == scene
+
+
+def test_results_are_filed_under_the_patients_study(logic, stroke, add_head):
     import slicer
 
     volume = add_head()
@@ -219,7 +279,9 @@ def test_results_are_filed_under_the_patients_study(logic, add_head):
     patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Patient")
     study = hierarchy.CreateStudyItem(patient, "Study")
     hierarchy.CreateItem(study, volume)
-    for node in logic.process(volume, fast=True, device="cpu"):
+    results = [*logic.process(volume, fast=True, device="cpu"), *stroke(volume, probability=True)]
+    assert len(results) == 7
+    for node in results:
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
 
 

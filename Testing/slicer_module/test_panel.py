@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -287,6 +288,99 @@ def test_the_settings_reach_the_run(host, panel, add_head, click, monkeypatch):
     wanted = {"task": "brain", "fast": True, "ct": True, "native": True, "surfaces": False, "device": "cpu"}
     assert wanted.items() <= calls[0].items()
     assert host.messages[0].text == "enough"
+
+
+@pytest.fixture
+def stroke_panel(panel, stroke_weights, monkeypatch):
+    """The panel with the task Stroke lesion chosen, tiny weights behind it, and the anatomy left out."""
+    monkeypatch.setattr(
+        panel.logic, "processStroke", functools.partial(panel.logic.processStroke, model=stroke_weights)
+    )
+    panel.ui.taskComboBox.currentIndex = 1
+    panel.ui.anatomyCheckBox.checked = False
+    return panel
+
+
+def test_each_task_shows_its_own_settings(panel, add_head):
+    add_head()
+    brain, stroke = ("scanTypeComboBox", "scanTypeComboBoxLabel"), ("secondSelector", "secondSelectorLabel")
+    stroke += ("thirdSelector", "fourthSelector", "registerCheckBox", "anatomyCheckBox")
+    for index, shown, hidden in ((0, brain, stroke), (1, stroke, brain), (0, brain, stroke)):
+        panel.ui.taskComboBox.currentIndex = index
+        assert all(getattr(panel.ui, name).visible for name in shown)
+        assert not any(getattr(panel.ui, name).visible for name in hidden)
+
+
+def test_lesions_of_two_scans_are_segmented_beside_the_anatomy(host, stroke_panel, add_head, apply):
+    panel = stroke_panel
+    first, second = add_head("T1"), add_head("FLAIR")
+    panel.ui.secondSelector.setCurrentNode(second)
+    panel.ui.anatomyCheckBox.checked = panel.ui.surfacesCheckBox.checked = True
+    texts = []
+    panel.ui.progressBar.connect("valueChanged(int)", lambda value: texts.append(panel.ui.statusLabel.text))
+    segmentation, table = apply()
+    assert (segmentation.GetName(), table.GetName()) == ("T1 lesions", "T1 lesion table")
+    assert segmentation.GetSegmentation().GetSegment("SynthSeg_99").GetName() == "Lesion"
+    anatomy = segmentation.GetNodeReference("SynthSegSlicer.Anatomy")
+    loads = segmentation.GetNodeReference("SynthSegSlicer.Loads")
+    assert anatomy.GetSegmentation().GetNumberOfSegments() > 15 and loads.GetNumberOfRows() > 15
+    assert panel.ui.statusLabel.text.startswith("Lesions: ")
+    assert any("Segmenting 2 of 2" in text for text in texts) and any("the anatomy" in text for text in texts)
+    selection = host.app.applicationLogic().GetSelectionNode()
+    assert selection.GetActiveTableID() == table.GetID() and selection.GetActiveVolumeID() == first.GetID()
+
+
+def test_lesions_and_anatomy_of_a_scan_do_not_overwrite_each_other(host, stroke_panel, add_head, apply):
+    panel = stroke_panel
+    add_head()
+    lesions, lesion_table = apply()
+    assert apply() == (lesions, lesion_table)
+    panel.ui.taskComboBox.currentIndex = 0
+    assert panel.ui.segmentationSelector.currentNode() is None and panel.ui.tableSelector.currentNode() is None
+    brain, _volumes = apply()
+    assert brain is not lesions
+    panel.ui.taskComboBox.currentIndex = 1
+    assert panel.ui.segmentationSelector.currentNode() is lesions
+    assert panel.ui.tableSelector.currentNode() is lesion_table
+
+
+def test_missing_stroke_weights_are_told_once_and_change_nothing(
+    host, panel, add_head, click, finish, snapshot, monkeypatch
+):
+    from synthseg_slicer.job import Job
+
+    program = "from synthseg_slicer import weights, worker; weights.MODEL_FOLDERS = (); raise SystemExit(worker.main())"
+    monkeypatch.setattr(Job, "arguments", property(lambda job: ["-c", program, str(job.folder)]))
+    add_head()
+    panel.ui.taskComboBox.currentIndex = 1
+    scene = snapshot()
+    click(panel.ui.applyButton)
+    finish()
+    (message,) = host.messages
+    assert "No bundled weights for the task 'stroke'" in message.text and panel.ui.statusLabel.text == message.text
+    assert snapshot() == scene and panel.ui.applyButton.text == "Apply"
+
+
+def test_the_settings_of_the_stroke_task_reach_the_run(host, panel, add_head, click, monkeypatch):
+    calls = []
+
+    def process(*arguments, **options):
+        from synthseg_slicer.errors import SynthSegError
+
+        calls.append((arguments, options))
+        raise SynthSegError("enough")
+
+    monkeypatch.setattr(panel.logic, "processStroke", process)
+    nodes = [add_head(name) for name in ("T1", "FLAIR", "T2")]
+    panel.ui.taskComboBox.currentIndex = 1
+    panel.ui.secondSelector.setCurrentNode(nodes[1])
+    panel.ui.fourthSelector.setCurrentNode(nodes[2])
+    panel.ui.registerCheckBox.checked = panel.ui.anatomyCheckBox.checked = False
+    click(panel.ui.applyButton)
+    ((arguments, options),) = calls
+    assert arguments == (nodes, None, None)
+    wanted = {"fast": True, "anatomy": False, "register": False, "native": False, "surfaces": False, "device": "auto"}
+    assert wanted.items() <= options.items() and not {"ct", "task"} & options.keys()
 
 
 def test_devices_and_memory_are_told(host, panel, add_head):

@@ -21,7 +21,7 @@ PER_VOXEL = 105
 PER_SLAB_PIXEL = 11_000
 """Bytes per pixel of a 1 mm plane for each slab of planes in work, one for each core."""
 PER_LESION_VOXEL = 100
-"""Bytes per voxel of 1 mm that wait while the anatomy is segmented: logits of lesions, images, what was not given back."""
+"""Bytes per voxel of 1 mm that wait while the anatomy is segmented: logits of lesions, what was not given back."""
 MOST_SLABS = 4
 """As :data:`synthseg_slicer.predict.WORKERS`."""
 
