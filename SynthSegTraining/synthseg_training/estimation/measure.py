@@ -20,21 +20,30 @@ TOPS = {"pd": 110.0, "r1": 1.8, "r2s": 70.0, "mt": 2.2}
 """Upper ends of the grey scales."""
 
 
-def compare(estimate: Tensor, truth: Tensor, mask: Tensor) -> list[dict[str, float | str]]:
-    """Compare maps ``[4, x, y, z]`` within a mask, one row a map.
+def compare(estimate: Tensor, truth: Tensor, constants: Tensor | None = None) -> list[dict[str, float | str]]:
+    """Compare the maps of some voxels, one row a map.
 
-    ``error`` is the mean absolute error over the mean of the true map, ``mean_error`` that of the best constant guess
-    of this kind, the true map's own mean; ``correlation`` is Pearson's.
+    Parameters
+    ----------
+    estimate, truth : Tensor
+        ``[4, voxels]``.
+    constants : Tensor, optional
+        ``[4]``, the guess to compare with; by default the mean of each true map, which nobody knows beforehand.
+
+    Returns
+    -------
+    list of dict
+        ``map``; ``error``, the mean absolute error over the mean of the true map; ``constant_error``, that of the
+        constants; and Pearson's ``correlation``.
     """
+    constants = truth.mean(1) if constants is None else constants
     rows = []
-    for name, guess, true in zip(MAPS, estimate, truth):
-        guess, true = guess[mask].double(), true[mask].double()
-        mean = true.mean()
+    for name, guess, true, constant in zip(MAPS, estimate.double(), truth.double(), constants):
         rows.append(
             {
                 "map": name,
-                "error": float((guess - true).abs().mean() / mean),
-                "mean_error": float((true - mean).abs().mean() / mean),
+                "error": float((guess - true).abs().mean() / true.mean()),
+                "constant_error": float((true - constant).abs().mean() / true.mean()),
                 "correlation": float(torch.corrcoef(torch.stack([guess, true]))[0, 1]),
             }
         )
@@ -67,16 +76,18 @@ def measure(
     Returns
     -------
     list of dict
-        Rows of :func:`compare`, with the number of the scan.
+        Rows of :func:`compare`, with the number of the scan; the constants are the means over all these scans.
     """
-    rng, rows = torch.Generator().manual_seed(seed), []
+    rng, pairs = torch.Generator().manual_seed(seed), []
     for number in range(count):
         image, truth = (part.cpu() for part in simulator.sample(rng))
         estimate = window_maps(estimator, image[0], window=window)
         if picture:
             map_sheet(picture(number), image[0], estimate, truth)
-        rows += [{"scan": number, **row} for row in compare(estimate, truth, truth[0] > LEAST_PD)]
-    return rows
+        head = truth[0] > LEAST_PD
+        pairs.append((estimate[:, head], truth[:, head]))
+    constants = torch.stack([truth.mean(1) for _, truth in pairs]).mean(0)
+    return [{"scan": number, **row} for number, pair in enumerate(pairs) for row in compare(*pair, constants)]
 
 
 def map_sheet(path: str | Path, image: Tensor, estimate: Tensor, truth: Tensor | None = None) -> None:
