@@ -67,6 +67,10 @@ def main() -> None:
     panel.parent.show()
     host.wait_until(lambda: "cores" in panel.ui.deviceComboBox.itemText(1), WAIT_S)
     save(options.output / "panel.png", grab(panel.parent))
+    panel.ui.taskComboBox.currentIndex = 1
+    save(options.output / "panel-stroke.png", grab(panel.parent))
+    panel.parent.resize(440, 520)
+    panel.ui.taskComboBox.currentIndex = 0
     QTest.mouseClick(panel.ui.applyButton, Qt.LeftButton)
     host.wait_until(lambda: panel.ui.progressBar.value > 50 or panel.run is None, WAIT_S)
     save(options.output / "running.png", grab(panel.parent))

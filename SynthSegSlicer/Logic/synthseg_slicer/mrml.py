@@ -46,7 +46,8 @@ SMOOTHING = "0.5"
 """Slicer's default: removes the steps of 1 mm voxels, keeps the small nuclei."""
 CSF = 24
 """Its surface would hide the brain."""
-FAINT_FILL, FAINT_SURFACE = 0.1, 0.2
+LESION_FILL = 0.7
+FAINT_FILL, FAINT_OUTLINE, FAINT_SURFACE = 0.05, 0.4, 0.1
 """Opacities of the anatomy around lesions, which are to be seen through it."""
 LESION = "Lesion"
 """Name of the segment that holds all lesions."""
@@ -247,14 +248,18 @@ def write_lesions(
     options = {"surfaces": surfaces, "rotation": upright(volume_node) if rotation is None else rotation}
     old = lesion_nodes(segmentation_node) if segmentation_node else LesionNodes(None, None)
     segmentation = write_segmentation(result, volume_node, segmentation_node, **options)
+    if not segmentation_node:
+        segmentation.GetDisplayNode().SetOpacity2DFill(LESION_FILL)
     table = table_node or _add(scene, "vtkMRMLTableNode", f"{name} lesion table")
     _tabulate(table, lesion_columns(result.lesions), result.provenance)
     anatomy = loads = soft = None
     if result.anatomy is not None:
         anatomy = write_segmentation(result.anatomy, volume_node, old.anatomy, name=f"{name} anatomy", **options)
         if not old.anatomy:
-            anatomy.GetDisplayNode().SetOpacity2DFill(FAINT_FILL)
-            anatomy.GetDisplayNode().SetOpacity3D(FAINT_SURFACE)
+            display = anatomy.GetDisplayNode()
+            display.SetOpacity2DFill(FAINT_FILL)
+            display.SetOpacity2DOutline(FAINT_OUTLINE)
+            display.SetOpacity3D(FAINT_SURFACE)
         loads = old.loads or _add(scene, "vtkMRMLTableNode", f"{name} lesion loads")
         _tabulate(loads, load_columns(result.loads), result.provenance)
     if probability:
