@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("scans", type=Path, nargs="+", help="scan files")
     estimate.add_argument("--model", type=Path, required=True, help="estimator.pt of fit-estimator")
     estimate.add_argument("-o", "--output", type=Path, required=True, help="folder for NAME_PDmap.nii.gz and so on")
-    estimate.add_argument("--window", type=int, help="edge of the windows in voxels; that of training by default")
+    estimate.add_argument("--window", type=int, help="edge of the windows in voxels; that of training, at least 128")
     estimate.add_argument("--overlap", type=float, default=0.5, help="share that neighbouring windows have in common")
     estimate.add_argument("--device", default="auto")
     estimate.set_defaults(run=_estimate_maps)
