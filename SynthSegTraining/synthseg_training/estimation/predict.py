@@ -27,8 +27,8 @@ from .network import MAPS, EstimatorUNet
 
 LEAST_WINDOW = 128
 """Edge of a window in voxels, also for networks trained on smaller crops: instance norm wants the view of a head. The
-small recipe's network, trained on 64, errs less with 128 than with 64 in all maps (PD 17 instead of 20 %, MT 24 instead
-of 28 %, three scans)."""
+small recipe's network, trained on 64, errs less with 128 than with 64 in all maps (PD 17 instead of 20 %, MT 25 instead
+of 28 %, six simulated scans)."""
 
 
 @dataclass(frozen=True, eq=False)
