@@ -69,7 +69,7 @@ class SynthSegSlicer(ScriptedLoadableModule):
         self.parent.acknowledgementText = _(
             "Re-implements SynthSeg: Billot B. et al. Segmentation of brain MRI scans of any contrast and resolution "
             "without retraining. Medical Image Analysis 86 (2023) 102789. Stroke lesions: Chalcroft L. et al. "
-            "Domain-agnostic stroke lesion segmentation using physics-constrained synthetic data. arXiv 2412.03318."
+            "Domain-Agnostic Stroke Lesion Segmentation Using Physics-Constrained Synthetic Data. MICCAI 2025, 163-173."
         )
         slicer.app.connect("startupCompleted()", onStartupCompleted)
 
