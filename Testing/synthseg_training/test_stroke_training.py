@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from dataclasses import replace
 
@@ -191,6 +192,20 @@ def test_training_begins_with_the_brains_trunk_and_new_heads(phantoms, tmp_path,
     path = export(tiny(), tmp_path / "run" / "last.pt", tmp_path / "stroke.pt", maps=phantoms)
     model = load_model(path=path)
     assert model.labels == STROKE == card_labels(tiny()) and model.card["name"] == "stroke"
+
+
+def test_a_lesion_weight_adds_the_loss_of_lesion_against_the_rest(phantoms, tmp_path):
+    losses = {}
+    for weight in (0.0, 2.0):
+        recipe = tiny()
+        recipe.stages[0].steps, recipe.stages[0].lesion_weight = 1, weight
+        fit(recipe, phantoms, tmp_path / str(weight), device="cpu")
+        with (tmp_path / str(weight) / "curves.csv").open() as stream:
+            losses[weight] = float(next(csv.DictReader(stream))["loss"])
+    network = build(**tiny().network)  # heads begin at nearly equal posteriors: a sixth for the lesion, Dice near 0
+    assert network.n_labels == 6 and 1.0 < losses[2.0] - losses[0.0] < 3.0
+    with pytest.raises(ValueError, match="only the task stroke has lesions"):
+        Recipe("brain", [Stage(steps=1, lesion_weight=1.0)])
 
 
 def test_weights_of_another_network_are_refused(phantoms, tmp_path):

@@ -299,6 +299,9 @@ class _Run:
         loss = criterion(outputs[0], target)
         if len(outputs) > 1:
             loss = loss + stage.coarse_weight * criterion(outputs[1], target[:, ::2, ::2, ::2].contiguous())
+        if stage.lesion_weight and outputs[0].shape[1] > 2:
+            lesion = generator.config.output_ids.index(LESION_ID)
+            loss = loss + stage.lesion_weight * criterion(*merge_healthy(outputs[0], target, lesion))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.network, self.processes)

@@ -44,6 +44,9 @@ class Stage:
         Polynomial decay ``rate (1 - n / N)^power`` after the warm-up instead.
     coarse_weight : float
         Weight of an additional loss on the coarse logits (deep supervision of the fast network), 0 for none.
+    lesion_weight : float
+        Task stroke: weight of an additional loss on lesion against everything else
+        (:func:`synthseg_training.losses.merge_healthy`), 0 for none. Of six classes' Dice a sixth is the lesion's.
     frozen_norm : bool
         Batch normalisation uses its running statistics, re-estimated when the stage begins, instead of the batch's own:
         the network is trained the way that it is used.
@@ -70,6 +73,7 @@ class Stage:
     power: float | None = None
     warmup: int = 0
     coarse_weight: float = 0.0
+    lesion_weight: float = 0.0
     frozen_norm: bool = False
     difficulty: tuple[float, float] = (1.0, 1.0)
     realistic_share: tuple[float, float] | None = None
@@ -169,6 +173,8 @@ class Recipe:
                 raise ValueError(f"stage {stage.name!r}: steps must be at least 1, not {stage.steps}")
         if self.task not in TASKS:
             raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
+        if any(stage.lesion_weight for stage in self.stages) and self.task != "stroke":
+            raise ValueError("lesion_weight: only the task stroke has lesions")
         if self.data and self.task != "stroke":
             raise ValueError("data: only the task stroke takes a folder of data")
         if self.optimizer not in OPTIMIZERS:
