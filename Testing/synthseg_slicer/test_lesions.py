@@ -11,6 +11,7 @@ from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.lesions import (
     components,
     describe,
+    in_tissue,
     loads,
     nearest_labels,
     write_lesions_csv,
@@ -48,6 +49,17 @@ def test_a_lesion_that_touches_by_corners_is_one():
     mask = np.zeros((6, 6, 6), bool)
     mask[2, 2, 2] = mask[3, 3, 3] = True
     assert components(mask, 1.0, fewest=0.5).max() == 1
+
+
+def test_lesions_stay_where_they_touch_tissue(brain):
+    deep = block(brain.shape, slice(26, 34), slice(6, 14), slice(6, 14))  # as large as a big infarct: no tissue within
+    at_skull = block(brain.shape, slice(2, 8), slice(2, 8), slice(2, 8))
+    tissue = np.isin(brain, (2, 41)) & ~deep & ~at_skull
+    outside = block(brain.shape, slice(39, 40), slice(0, 20), slice(0, 4))
+    kept = in_tissue(deep | at_skull | outside, tissue)
+    np.testing.assert_array_equal(kept, deep | at_skull)
+    np.testing.assert_array_equal(in_tissue(outside, np.zeros_like(outside)), outside)
+    assert not in_tissue(np.zeros_like(outside), tissue).any()
 
 
 def test_a_cavity_counts_for_the_tissue_around_it(brain):

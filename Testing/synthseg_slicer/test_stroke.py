@@ -145,9 +145,8 @@ def test_what_looks_like_a_lesion_outside_the_brain_is_none():
     data = head().data.copy()
     data[2:8, 2:8, 2:8] += 300  # apart from the head
     result = segment_lesions(Scan(data, np.eye(4)), model=Model(Head(), STROKE, "", {}), anatomy=False)
-    assert (
-        len(result.lesions) == 1 and not result.labels[:10, :10, :10].any() and not result.probability[:8, :8, :8].any()
-    )
+    assert len(result.lesions) == 1 and not result.labels[:10, :10, :10].any()
+    assert result.probability[:8, :8, :8].max() < 0.5 < result.probability.max()
 
 
 def test_small_lesions_are_dropped(model):

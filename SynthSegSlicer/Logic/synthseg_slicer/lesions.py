@@ -12,9 +12,12 @@ import SimpleITK as sitk
 
 from .files import atomic
 from .labels import Label
+from .postprocess import largest_component
 
 FEWEST_MM3 = 10.0
 """Components below this volume are dropped: one voxel of a thick-slice scan, or noise of a thin one."""
+LEAST_CONTACT = 0.2
+"""Least share of a lesion's surface that touches brain tissue. A cortical infarct has the skull on one side only."""
 NOT_TISSUE = (4, 5, 14, 15, 24, 43, 44)
 """Fluid. A lesion filled with fluid looks like it, so lesion voxels there count for the nearest tissue."""
 
@@ -93,6 +96,35 @@ def components(mask: np.ndarray, voxel_volume: float, fewest: float = FEWEST_MM3
     smallest = max(1, int(np.ceil(fewest / voxel_volume)))
     image = sitk.RelabelComponent(image, minimumObjectSize=smallest, sortByObjectSize=True)
     return sitk.GetArrayFromImage(image).astype(np.int32)
+
+
+def in_tissue(lesion: np.ndarray, tissue: np.ndarray) -> np.ndarray:
+    """Drop lesions that do not lie in brain tissue, such as muscles of the neck that look like one.
+
+    A connected lesion stays where at least :data:`LEAST_CONTACT` of its surface voxels touch the largest component of
+    the tissue. Distances would not do: the middle of a large infarct is far from any tissue that is left.
+
+    Parameters
+    ----------
+    lesion, tissue : bool array [x, y, z]
+        Without any tissue, as from a network of two classes, all lesions stay.
+
+    Returns
+    -------
+    bool array [x, y, z]
+    """
+    if not lesion.any() or not tissue.any():
+        return lesion
+    tissue = largest_component(tissue)
+    beside = sitk.GetArrayFromImage(sitk.BinaryDilate(sitk.GetImageFromArray(tissue.astype(np.uint8)), (1, 1, 1)))
+    image = sitk.GetImageFromArray(lesion.astype(np.uint8))
+    numbered = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
+    surface = lesion & ~sitk.GetArrayFromImage(sitk.BinaryErode(image, (1, 1, 1))).astype(bool)
+    size = np.bincount(numbered[surface], minlength=int(numbered.max()) + 1)
+    contact = np.bincount(numbered[surface & (beside > 0)], minlength=len(size))
+    kept = contact >= LEAST_CONTACT * np.maximum(size, 1)
+    kept[0] = False
+    return kept[numbered]
 
 
 def nearest_labels(labels: np.ndarray, where: np.ndarray, without: Sequence[int] = NOT_TISSUE) -> np.ndarray:

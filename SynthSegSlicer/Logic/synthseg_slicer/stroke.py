@@ -24,7 +24,7 @@ from .labels import LESION_ID
 from .pipeline import Progress, Segmentation, segment, slicer_room, write_labels
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
-from .postprocess import GridMap, largest_component
+from .postprocess import GridMap
 from .predict import out_of_memory, resolve_device
 from .report import overlay_picture
 from .scan import WRITE_SUFFIXES, Scan, read_scan
@@ -32,6 +32,8 @@ from .weights import Model, load_model
 from .windows import FLIPS, window_logits
 
 TASK = "stroke"
+TISSUE = (2, 3, 299)
+"""Classes of the stroke network that are brain tissue."""
 FAR_BELOW = -30.0
 """Logit of everything but background where nothing was computed, outside the box around the head."""
 CITATION = (
@@ -200,6 +202,8 @@ def segment_lesions(
             grid = GridMap(scans[0].shape, scans[0].affine, reference.affine) if native else None
             affine = scans[0].affine if native else reference.affine
             labels, soft = _classify(total, model.ids, grid)
+            if brain is not None:
+                labels = lesions.in_tissue(labels, brain.labels > 0)
             numbered = lesions.components(labels, float(abs(np.linalg.det(affine[:3, :3]))), fewest)
             result = _measured(numbered, soft, affine, brain, transforms)
     for warning in caught:
@@ -304,8 +308,7 @@ def _on_grid(
 def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) -> tuple[np.ndarray, np.ndarray]:
     """Return where lesion is the most probable class, and its probability, on the target grid.
 
-    Only inside the brain: the largest component of all classes but background. What looks like a lesion in the neck is
-    none.
+    Only in brain tissue of the network's own classes: what looks like a lesion in the neck is none.
     """
     if grid is not None:
         logits = np.stack([grid.sample(one) for one in logits])
@@ -315,8 +318,9 @@ def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) ->
     for one in logits:
         total += np.exp(one - highest)
     soft = np.exp(logits[channel] - highest) / total
-    brain = largest_component(logits[ids.index(0)] < highest)
-    return (logits[channel] >= highest) & brain, np.where(brain, soft, 0).astype(np.float32)
+    found = logits[channel] >= highest
+    lesion = lesions.in_tissue(found, np.isin(np.array(ids)[logits.argmax(0)], TISSUE))
+    return lesion, np.where(found & ~lesion, 0, soft).astype(np.float32)
 
 
 def _measured(
