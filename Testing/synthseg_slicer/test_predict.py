@@ -80,7 +80,7 @@ def test_two_runs_are_identical(random_model):
 def certain_outside(monkeypatch, box):
     """Let the coarse logits be certain of background outside a box of an unpadded, unmirrored image."""
     monkeypatch.setattr(room, "MARGIN", 0)
-    monkeypatch.setattr(room._Pass, "foreground", lambda self, background: box)
+    monkeypatch.setattr(room.Pass, "foreground", lambda self, background: box)
 
 
 def test_inside_the_box_restricting_the_fine_branch_changes_nothing(random_model, monkeypatch):
@@ -103,7 +103,7 @@ def test_coarse_logits_bound_the_box_in_the_images_own_coordinates(mirrored):
         network.coarse_head.bias.zero_()
         network.coarse_head.bias[0] = 20
         network.coarse_head.weight[0, 0] = -20
-        seen = room._Pass(image(), mirrored, network, list(range(33)), lambda fraction: None)
+        seen = room.Pass(image(), mirrored, network, list(range(33)), lambda fraction: None)
         seen.trunk.zero_()
         seen.trunk[:, 0, 4:6, 2, 3] = 1
     padded = (slice(8, 12), slice(4, 6), slice(6, 8))
