@@ -12,7 +12,6 @@ import SimpleITK as sitk
 
 from .files import atomic
 from .labels import Label
-from .postprocess import largest_component
 
 FEWEST_MM3 = 10.0
 """Components below this volume are dropped: one voxel of a thick-slice scan, or noise of a thin one."""
@@ -113,6 +112,8 @@ def in_tissue(lesion: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     -------
     bool array [x, y, z]
     """
+    from .postprocess import largest_component  # needs torch, which the Slicer application may lack
+
     if not lesion.any() or not tissue.any():
         return lesion
     tissue = largest_component(tissue)
