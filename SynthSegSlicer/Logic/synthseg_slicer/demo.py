@@ -7,7 +7,8 @@ from pathlib import Path
 
 from .errors import OptionError, OutputError
 from .files import atomic
-from .pipeline import Progress, Segmentation, segment
+from .pipeline import Segmentation, segment
+from .stages import Progress
 from .weights import load_model
 
 

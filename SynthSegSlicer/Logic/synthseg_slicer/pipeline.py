@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings as python_warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,12 +26,11 @@ from .refine import refine
 from .report import overlay_picture
 from .robust import NOISY, denoised, noise_level
 from .scan import WRITE_SUFFIXES, Scan, read_scan, write_volume
+from .stages import Progress, Stages
 from .weights import Model, load_model
 
 SMOOTHING = 0.5
 """Standard deviation in voxels of the Gaussian that smooths posteriors (SynthSeg's value)."""
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,21 +201,7 @@ def segment(
         raise OptionError(f"The contrast is '{contrast}'; choose auto or {ANY}.")
     _check_outputs(outputs, scan)
     device = str(resolve_device(device))
-    cancel, seconds = cancel or CancelToken(), {}
-    report = progress or (lambda stage, fraction: None)
-
-    @contextmanager
-    def stage(name: str, start: float, stop: float) -> Iterator[Callable[[float], None]]:
-        def step(fraction: float) -> None:
-            cancel.check()
-            report(name, start + fraction * (stop - start))
-            cancel.check()
-
-        begin = time.perf_counter()
-        step(0.0)
-        yield step
-        seconds[name] = time.perf_counter() - begin
-
+    stage = Stages(progress, cancel)
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always", UserWarning)
         with stage("weights", 0.0, 0.01):
@@ -280,13 +263,13 @@ def segment(
         verdict,
         model.labels,
         measure.total_intracranial(measured),
-        records.describe(scan, model, device, options, seconds, messages) | {"quality": verdict.scan},
+        records.describe(scan, model, device, options, stage.seconds, messages) | {"quality": verdict.scan},
         top,
         grid,
     )
     with stage("write", 0.97, 1.0):
         segmentation._write(outputs, scan.data if native else conformed.image, scan)
-    report("done", 1.0)
+    stage.report("done", 1.0)
     return segmentation
 
 

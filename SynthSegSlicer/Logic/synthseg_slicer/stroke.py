@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings as python_warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,13 +20,14 @@ from .conform import Conformed, conform, crop_to_head, standardise
 from .errors import DeviceError, OptionError
 from .files import SLICER_SUFFIXES, atomic, check_output
 from .labels import LESION_ID
-from .pipeline import Progress, Segmentation, segment, slicer_room, write_labels
+from .pipeline import Segmentation, segment, slicer_room, write_labels
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
 from .postprocess import GridMap
 from .predict import out_of_memory, resolve_device
 from .report import overlay_picture
 from .scan import WRITE_SUFFIXES, Scan, read_scan
+from .stages import Progress, Stages
 from .weights import Model, load_model
 from .windows import FLIPS, window_logits
 
@@ -148,21 +148,7 @@ def segment_lesions(
     outputs = {kind: Path(path) for kind, path in given.items() if path is not None}
     _check(scans, outputs, anatomy, flips)
     device = str(resolve_device(device))
-    cancel, seconds = cancel or CancelToken(), {}
-    report = progress or (lambda stage, fraction: None)
-
-    @contextmanager
-    def stage(name: str, start: float, stop: float) -> Iterator[Callable[[float], None]]:
-        def step(fraction: float) -> None:
-            cancel.check()
-            report(name, start + fraction * (stop - start))
-            cancel.check()
-
-        begin = time.perf_counter()
-        step(0.0)
-        yield step
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
-
+    stage = Stages(progress, cancel)
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always", UserWarning)
         with stage("weights", 0.0, 0.01):
@@ -195,8 +181,8 @@ def segment_lesions(
                     scans[0],
                     device=device,
                     native=native,
-                    progress=lambda name, fraction: report(f"anatomy: {name}", 0.64 + 0.3 * fraction),
-                    cancel=cancel,
+                    progress=lambda name, fraction: stage.report(f"anatomy: {name}", 0.64 + 0.3 * fraction),
+                    cancel=stage.cancel,
                 )
         with stage("measure", 0.94, 0.98):
             grid = GridMap(scans[0].shape, scans[0].affine, reference.affine) if native else None
@@ -218,7 +204,7 @@ def segment_lesions(
         "fewest_mm3": fewest,
     }
     messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-    record = records.describe(scans[0], model, device, options, seconds, messages)
+    record = records.describe(scans[0], model, device, options, stage.seconds, messages)
     record |= {
         "inputs": [{"name": scan.name, "sha256": scan.sha256} for scan in scans],
         "transforms": [matrix.tolist() for matrix in transforms],
@@ -229,7 +215,7 @@ def segment_lesions(
     result.provenance.update(record)
     with stage("write", 0.98, 1.0):
         _write(result, outputs, scans[0].data if native else reference.image, scans[0])
-    report("done", 1.0)
+    stage.report("done", 1.0)
     return result
 
 

@@ -170,19 +170,42 @@ class Generator:
         table : Tensor
             int32 ``[labels]`` on the CPU; ``table[labels]`` are the labels (indices) after all edits.
         """
-        config, anatomy = self.config, self.config.anatomy
-        label_map = self.maps[parameters.map_index]
-        labels = config.spatial.apply(label_map, parameters.spatial, config.crop, config.voxel_size, self.map_voxel)
-        labels = config.flip.apply(labels, parameters.flipped)
-        table = torch.arange(len(self.labels), dtype=torch.int32)
-        for changes in (
-            config.flip.changes(parameters.flipped, anatomy),
-            config.lesions.changes(parameters.lesions, anatomy),
-            config.skull_stripping.changes(parameters.skull_stripping, anatomy),
-        ):
-            if changes:
-                table = anatomy.substitution(self.labels, changes)[table]
-        return labels.to(torch.int32), table
+        config = self.config
+        edits = config.lesions.changes(parameters.lesions, config.anatomy)
+        return deformed_labels(config, self.maps[parameters.map_index], parameters, edits, self.labels, self.map_voxel)
+
+
+def deformed_labels(
+    config, label_map: Tensor, parameters, edits: dict[int, int], labels: tuple[int, ...], map_voxel: float
+) -> tuple[Tensor, Tensor]:
+    """Deform and mirror a label map, and compose the edits of labels that mirroring and a sample ask for.
+
+    Parameters
+    ----------
+    config, parameters
+        Of any generative model with ``spatial``, ``flip`` and ``skull_stripping``.
+    label_map : Tensor
+        Indices into ``labels``.
+    edits : dict
+        Label to label, made after mirroring and before skull-stripping.
+    labels : tuple of int
+        Of the maps.
+    map_voxel : float
+        Voxel size of the map in mm.
+
+    Returns
+    -------
+    labels, table : Tensor
+        As of :meth:`Generator.deformed_labels`.
+    """
+    deformed = config.spatial.apply(label_map, parameters.spatial, config.crop, config.voxel_size, map_voxel)
+    deformed = config.flip.apply(deformed, parameters.flipped)
+    table = torch.arange(len(labels), dtype=torch.int32)
+    mirrored = config.flip.changes(parameters.flipped, config.anatomy)
+    for changes in (mirrored, edits, config.skull_stripping.changes(parameters.skull_stripping, config.anatomy)):
+        if changes:
+            table = config.anatomy.substitution(labels, changes)[table]
+    return deformed.to(torch.int32), table
 
 
 def prepared_maps(label_maps: LabelMapSet, anatomy: Anatomy) -> tuple[list[Tensor], list[list[list[float]]]]:

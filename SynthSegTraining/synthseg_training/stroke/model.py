@@ -17,7 +17,7 @@ from ..generation.draws import happens, integer
 from ..generation.edits import Flip, Lesions, SkullStripping, SkullStrippingParameters
 from ..generation.gmm import GaussianMixture
 from ..generation.intensity import Gamma
-from ..generation.model import prepared_maps
+from ..generation.model import deformed_labels, prepared_maps
 from ..generation.resolution import Resolution, ResolutionParameters
 from ..generation.spatial import Spatial, SpatialParameters
 from ..labelmaps import LabelMapSet
@@ -294,19 +294,9 @@ class StrokeGenerator:
         return [self.labels[index] for index in table.tolist()]
 
     def _deformed(self, parameters: StrokeParameters) -> tuple[Tensor, Tensor]:
-        config, anatomy = self.config, self.config.anatomy
-        label_map = self.maps[parameters.map_index]
-        labels = config.spatial.apply(label_map, parameters.spatial, config.crop, config.voxel_size, self.map_voxel)
-        labels = config.flip.apply(labels, parameters.flipped)
-        table = torch.arange(len(self.labels), dtype=torch.int32)
-        for changes in (
-            config.flip.changes(parameters.flipped, anatomy),
-            config.hyperintensities.changes(parameters.hyperintensities, anatomy),
-            config.skull_stripping.changes(parameters.skull_stripping, anatomy),
-        ):
-            if changes:
-                table = anatomy.substitution(self.labels, changes)[table]
-        return labels.to(torch.int32), table
+        config = self.config
+        edits = config.hyperintensities.changes(parameters.hyperintensities, config.anatomy)
+        return deformed_labels(config, self.maps[parameters.map_index], parameters, edits, self.labels, self.map_voxel)
 
     def _target(self, labels: Tensor, is_lesion: Tensor) -> Tensor:
         config, device = self.config, labels.device
