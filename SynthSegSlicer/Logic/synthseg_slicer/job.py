@@ -415,6 +415,7 @@ def _listen(
             streams -= 1
             continue
         take, data = item
-        take(data)
-        if progress and job.stage and told != (now := (job.stage, job.fraction)):
-            progress(*(told := now))
+        for line in data.splitlines(keepends=True):  # on a busy machine several stages arrive at once
+            take(line)
+            if progress and job.stage and told != (now := (job.stage, job.fraction)):
+                progress(*(told := now))
