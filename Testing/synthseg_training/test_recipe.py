@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from synthseg_training.physics import SequenceDraw
+from synthseg_training.stroke.model import clinical_draw
 from synthseg_training.training.loop import stage_config
 from synthseg_training.training.recipe import Recipe, Stage, load_recipe, merged
 from synthseg_training.training.schedule import learning_rate, ramp
@@ -145,9 +147,16 @@ def test_the_stroke_papers_recipes_are_the_paper(name):
     [
         ("data: {folder: a, kind: movies}\ntask: stroke", "kind 'movies'"),
         ("data: {folder: a, share: 2.0}\ntask: stroke", "share 2.0"),
-        ("data: {folder: a}", "only the task stroke"),
+        ("data: {folder: a, kind: maps}", "only the task stroke"),
     ],
 )
 def test_wrong_data_folders_are_named(write, text, message):
     with pytest.raises(ValueError, match=message):
         load_recipe(write(f"name: a\nstages: [{{steps: 5}}]\n{text}\n"))
+
+
+def test_nested_settings_change_the_generators_own_defaults():
+    recipe = Recipe("r", [Stage(1)], task="stroke", generator={"clinical": {"weights": {"gre": 1.0}}})
+    clinical = stage_config(recipe, recipe.stages[0]).clinical
+    assert clinical.weights == {"gre": 1.0}
+    assert clinical.distributions == clinical_draw().distributions != SequenceDraw().distributions

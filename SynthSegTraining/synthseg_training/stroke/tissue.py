@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..generation.anatomy import Anatomy
-from ..generation.draws import uniform
+from ..generation.anatomy import BRAIN_PAIRS, Anatomy
+from ..generation.draws import integer, uniform
 from ..generation.gmm import GaussianMixture
 from ..generation.resolution import gaussian_matrix
 from ..lesions import CHANNELS
@@ -18,6 +18,8 @@ from ..physics import LABEL_TISSUES, TISSUES
 FWHM_PER_WAVELENGTH = 0.83
 """Width of the Gaussian filter that would make :class:`SmoothNoise` of one octave from white noise, relative to its
 wavelength (measured from the autocorrelation at wavelengths of 4 to 16 voxels: 0.80 to 0.85)."""
+BRAIN_TISSUES = ("gm", "gm_wm", "wm", "thalamus", "striatum", "pallidum")
+"""Classes whose structures differ from each other and whose myelination varies."""
 WHITE = 1.5
 """Below this width in voxels texture is independent noise."""
 
@@ -32,11 +34,20 @@ class TissueParameters:
         ``[quantities, labels + 3]``; the last three are the lesion channels cavity, gliosis, acute.
     fwhm : float
         Width of the texture in voxels.
+    myelin : Tensor or None
+        ``[quantities, labels + 3]``, how much each quantity varies with the regional myelination.
+    wavelength : float
+        Of that variation in mm.
+    seed : int
+        Of that variation.
     """
 
     means: Tensor
     stds: Tensor
     fwhm: float
+    myelin: Tensor | None = None
+    wavelength: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,12 +64,23 @@ class Texture:
         Of the within-class standard deviation that is drawn as texture (the authors' code: 0.1).
     spread : float
         Factor of the spread of the class means between subjects; 1 is the table's.
+    own : float
+        Spread that each structure, both sides together, has of its own about its class, in the same unit. The brain
+        stem differs from all other tissue, but is no lesion.
+    myelin : float
+        Largest standard deviation of the regional myelination, which moves the brain's tissues along the line from
+        grey to white matter, relative to their difference. Temporal poles are less myelinated than central regions.
+    wavelength : tuple of float
+        Bounds of the wavelength in mm over which it varies.
     """
 
     fwhm: tuple[float, float] = (0.0, 10.0)
     mixing: float = 0.6
     share: float = 0.1
     spread: float = 1.0
+    own: float = 0.0
+    myelin: float = 0.0
+    wavelength: tuple[float, float] = (20.0, 80.0)
 
     def draw_physics(self, rng: torch.Generator, labels: tuple[int, ...]) -> TissueParameters:
         """Draw PD, R1, R2, R2* and MT of all tissues from their priors (:mod:`synthseg_training.physics.priors`)."""
@@ -69,7 +91,28 @@ class Texture:
             drawn[name] = (typical + (means - typical) * self.spread).clamp_(min=0), stds
         names = [LABEL_TISSUES.get(label, "soft") for label in labels] + list(CHANNELS)
         means, stds = (torch.stack([drawn[name][part] for name in names], 1) for part in (0, 1))
-        return TissueParameters(means, stds, uniform(rng, *self.fwhm))
+        parameters = TissueParameters(means, stds, uniform(rng, *self.fwhm))
+        if self.own:
+            self._draw_own(rng, labels, means)
+        if self.myelin:
+            towards_white = (drawn["wm"][0] - drawn["gm"][0]) * uniform(rng, 0, self.myelin)
+            brain = torch.tensor([name in BRAIN_TISSUES for name in names])
+            wavelength, seed = uniform(rng, *self.wavelength), integer(rng, 2**62)
+            parameters = replace(parameters, myelin=towards_white[:, None] * brain, wavelength=wavelength, seed=seed)
+        return parameters
+
+    def _draw_own(self, rng: torch.Generator, labels: tuple[int, ...], means: Tensor) -> None:
+        """Add to the means of the brain's structures what they differ from their classes."""
+        left_of = {right: left for left, right in BRAIN_PAIRS.items()}
+        drawn: dict[int, Tensor] = {}
+        for column, label in enumerate(labels):
+            name = LABEL_TISSUES.get(label, "soft")
+            if name in BRAIN_TISSUES:
+                structure = left_of.get(label, label)
+                if structure not in drawn:
+                    spread = torch.tensor([prior.mean_spread for prior in TISSUES[name].priors])
+                    drawn[structure] = torch.randn(len(spread), generator=rng) * spread * self.own
+                means[:, column] = (means[:, column] + drawn[structure]).clamp_(min=0)
 
     def draw_random(
         self, rng: torch.Generator, labels: tuple[int, ...], anatomy: Anatomy, gmm: GaussianMixture
@@ -104,12 +147,20 @@ class Texture:
         columns = torch.cat([table.long(), torch.arange(len(table), parameters.means.shape[1])])
         means, stds = (values[:, columns].to(device) for values in (parameters.means, parameters.stds))
         maps = torch.empty((len(means), *labels.shape), device=device)
+        myelination = None
+        if parameters.myelin is not None:
+            axes = [torch.arange(count, device=device, dtype=torch.float32) * voxel_size for count in labels.shape]
+            extent = [count * voxel_size for count in labels.shape]
+            myelination = SmoothNoise(parameters.seed, parameters.wavelength, extent)(axes)
+            slopes = parameters.myelin[:, columns].to(device)
         for quantity, (mean, std) in enumerate(zip(means, stds)):
             image = mean.index_select(0, flat).reshape(labels.shape)
             noise = None
             if bool((parameters.stds[quantity] > 0).any()):
                 noise = self._noise(labels.shape, parameters.fwhm, seed + quantity, device)
                 image.addcmul_(noise, std.index_select(0, flat).reshape(labels.shape))
+            if myelination is not None:
+                image.addcmul_(myelination, slopes[quantity].index_select(0, flat).reshape(labels.shape))
             if blur is not None:
                 image = _blurred(image, blur)
             image.mul_(lesions[0])

@@ -83,7 +83,7 @@ class Stage:
 
 @dataclass
 class DataFolder:
-    """Data of your own that joins the synthetic samples of the task stroke.
+    """Data of your own that joins the synthetic samples.
 
     Attributes
     ----------
@@ -92,8 +92,9 @@ class DataFolder:
     share : float
         Share of the samples that come from it.
     kind : str
-        ``scans``: scans with lesion masks (:class:`synthseg_training.stroke.real.RealScans`); ``maps``: quantitative
-        maps (:class:`synthseg_training.stroke.from_maps.MapsGenerator`).
+        ``scans``: scans with label maps (:class:`synthseg_training.generation.supervised.LabelledScans`), in the task
+        stroke with lesion masks (:class:`synthseg_training.stroke.real.RealScans`); ``maps``: quantitative maps, task
+        stroke only (:class:`synthseg_training.stroke.from_maps.MapsGenerator`).
     """
 
     folder: str
@@ -125,9 +126,11 @@ class Recipe:
     stages : list of Stage
         In order.
     data : DataFolder or None
-        Real scans or maps for the task stroke.
+        Real scans, or maps for the task stroke.
     names : dict
         Label id to name for the model card, for anatomies other than the brain (whose names are known).
+    card : dict
+        More entries of the model card, such as ``ct_window``.
     held_out : list of str
         Names of the label maps kept for validation.
     n_maps : int or None
@@ -153,6 +156,7 @@ class Recipe:
     generator: dict[str, Any] = field(default_factory=dict)
     data: DataFolder | None = None
     names: dict[int, str] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
     held_out: list[str] = field(default_factory=list)
     n_maps: int | None = None
     optimizer: str = "adam"
@@ -175,8 +179,8 @@ class Recipe:
             raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
         if any(stage.lesion_weight for stage in self.stages) and self.task != "stroke":
             raise ValueError("lesion_weight: only the task stroke has lesions")
-        if self.data and self.task != "stroke":
-            raise ValueError("data: only the task stroke takes a folder of data")
+        if self.data and self.data.kind == "maps" and self.task != "stroke":
+            raise ValueError("data: only the task stroke takes quantitative maps; kind 'scans' suits every task")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
 
@@ -224,17 +228,24 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = (), kind: ty
     return from_dict(kind, tree, str(path))
 
 
-def from_dict(kind: type, tree: dict, where: str) -> Any:
+def from_dict(kind: type, tree: dict, where: str, base: Any = None) -> Any:
     """Build a dataclass from nested dictionaries, refusing unknown keys and wrong types.
 
-    ``where`` begins the messages of the :class:`ValueError` that it raises.
+    ``where`` begins the messages of the :class:`ValueError` that it raises. What the tree leaves out is taken from
+    ``base``, an instance; nested, from the default of the field, which need not be that of the field's type.
     """
     hints = typing.get_type_hints(kind)
     unknown = set(tree) - set(hints)
     if unknown:
         raise ValueError(f"{where}: unknown setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(hints))}")
-    values = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in tree.items()}
-    missing = [f.name for f in dataclasses.fields(kind) if f.name not in values and _required(f)]
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    values = {}
+    for name, value in tree.items():
+        default = _default(fields[name]) if base is None else getattr(base, name)
+        values[name] = _convert(hints[name], value, f"{where}: {name}", default)
+    if base is not None:
+        return dataclasses.replace(base, **values)
+    missing = [f.name for f in fields.values() if f.name not in values and _required(f)]
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} missing")
     return kind(**values)
@@ -253,7 +264,14 @@ def _required(f: dataclasses.Field) -> bool:
     return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _default(f: dataclasses.Field) -> Any:
+    """Return the default of a field; None where there is none."""
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return None if f.default is dataclasses.MISSING else f.default
+
+
+def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -263,14 +281,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         options = [option for option in arguments if option is not type(None)]
         for option in options[:-1]:
             try:
-                return _convert(option, value, where)
+                return _convert(option, value, where, default)
             except ValueError:
                 continue
-        return _convert(options[-1], value, where)
+        return _convert(options[-1], value, where, default)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ValueError(f"{where} must be a mapping, not {value!r}")
-        return from_dict(hint, value, where)
+        return from_dict(hint, value, where, default if isinstance(default, hint) else None)
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where} must be a list, not {value!r}")
