@@ -1,4 +1,4 @@
-"""Metrics against brute force, and the evaluation of scans through the path that users call."""
+"""The evaluation of scans through the path that users call."""
 
 import numpy as np
 import pandas as pd
@@ -12,60 +12,10 @@ from synthseg_slicer.scan import Scan, write_volume
 from synthseg_slicer.weights import Model
 from synthseg_training.evaluation.bars import Bar, load_bars, table
 from synthseg_training.evaluation.curve import PowerLaw, draw, learning_curve
-from synthseg_training.evaluation.metrics import dice, surface_distance_95, to_grid
 from synthseg_training.evaluation.scans import Evaluation, _difference, _intracranial, evaluate
 from synthseg_training.evaluation.slices import DIRECTIONS, thick_slices
 from synthseg_training.training import checkpoint
 from synthseg_training.training.recipe import Recipe, Stage
-
-
-def brute_force_sd95(a, b, voxel_size):
-    def surface(mask):
-        points = []
-        for index in np.argwhere(mask):
-            neighbours = [index + step * np.eye(3, dtype=int)[axis] for axis in range(3) for step in (-1, 1)]
-            inside = [np.all(n >= 0) and np.all(n < mask.shape) and mask[tuple(n)] for n in neighbours]
-            if not all(inside):
-                points.append(index * voxel_size)
-        return np.array(points)
-
-    p, q = surface(a), surface(b)
-    distances = np.linalg.norm(p[:, None] - q[None], axis=-1)
-    return np.percentile(np.concatenate([distances.min(1), distances.min(0)]), 95)
-
-
-@pytest.fixture
-def two_blobs():
-    rng = np.random.default_rng(0)
-    blobs = rng.random((2, 9, 8, 7)) > 0.6
-    blobs[0, 0] = True  # touches the border
-    return blobs
-
-
-def test_surface_distance_equals_brute_force_on_anisotropic_voxels(two_blobs):
-    voxel_size = np.array([1.0, 0.5, 3.0])
-    expected = brute_force_sd95(*two_blobs, voxel_size)
-    assert surface_distance_95(*two_blobs, tuple(voxel_size)) == pytest.approx(expected)
-
-
-def test_dice_and_distance_of_empty_structures_are_no_numbers(two_blobs):
-    empty = np.zeros_like(two_blobs[0])
-    assert dice(two_blobs[0], two_blobs[0]) == 1
-    assert dice(two_blobs[0], empty) == 0
-    assert np.isnan(dice(empty, empty))
-    assert np.isnan(surface_distance_95(two_blobs[0], empty, (1, 1, 1)))
-
-
-def test_labels_reach_another_grid_by_nearest_neighbour():
-    labels = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
-    flipped = np.diag([-1.0, 1.0, 1.0, 1.0])
-    flipped[0, 3] = 1
-    np.testing.assert_array_equal(to_grid(labels, np.eye(4), labels.shape, flipped), labels[::-1])
-    shifted = np.eye(4)
-    shifted[2, 3] = 2.2
-    expected = np.zeros_like(labels)
-    expected[:, :, :2] = labels[:, :, 2:]
-    np.testing.assert_array_equal(to_grid(labels, np.eye(4), labels.shape, shifted), expected)
 
 
 @pytest.fixture

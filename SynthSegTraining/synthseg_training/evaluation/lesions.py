@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from synthseg_slicer.labels import LESION_ID
 from synthseg_slicer.weights import Model
@@ -18,13 +18,21 @@ from synthseg_training.physics import CLINICAL
 from synthseg_training.physics import Sequence as Acquisition
 from synthseg_training.stroke import StrokeConfig, StrokeGenerator
 
-from .metrics import dice, surface_distances
+from .metrics import dice, hausdorff_95
+from .statistics import median_interval
 
 EMPTY_HD95 = 256.0
 """HD95 in mm where one of the two maps is empty (the edge of the padded volumes in the paper)."""
 ANY_DIRECTION = np.ones((3, 3, 3), bool)
 """Connectivity of lesions: faces, edges and corners."""
-SCORES = ("dice", "hd95_mm", "volume_difference_ml", "count_difference", "f1")
+SCORES = {
+    "dice": (0, 1),
+    "hd95_mm": (0, EMPTY_HD95),
+    "volume_difference_ml": (0, float("inf")),
+    "count_difference": (0, float("inf")),
+    "f1": (0, 1),
+}
+"""Scores and what they lie between."""
 
 
 def lesion_scores(found: np.ndarray, true: np.ndarray, voxel_size: tuple[float, float, float]) -> dict[str, float]:
@@ -57,7 +65,7 @@ def lesion_scores(found: np.ndarray, true: np.ndarray, voxel_size: tuple[float, 
         overlap = dice(found, true)
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         both = found_count and true_count
-        distance = max(np.percentile(d, 95) for d in surface_distances(found, true, voxel_size)) if both else EMPTY_HD95
+        distance = hausdorff_95(found, true, voxel_size) if both else EMPTY_HD95
     return {
         "dice": float(overlap),
         "hd95_mm": float(distance),
@@ -67,22 +75,13 @@ def lesion_scores(found: np.ndarray, true: np.ndarray, voxel_size: tuple[float, 
     }
 
 
-def median_with_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Return the median and the paper's interval around it: Student's t times the standard error of the mean."""
-    values = np.asarray(list(values), float)
-    middle = float(np.median(values))
-    if len(values) < 2:
-        return middle, float("nan"), float("nan")
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return middle, middle - float(half), middle + float(half)
-
-
 def summary(table: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     """Return the table of the paper: a row a group, ``median (low-high)`` of each score, and the number of scans."""
     rows = []
     for group, part in table.groupby(by, sort=False):
         keys = dict(zip([by] if isinstance(by, str) else by, [group] if isinstance(by, str) else group))
-        cells = {score: "{:.3f} ({:.3f} to {:.3f})".format(*median_with_interval(part[score])) for score in SCORES}
+        intervals = {score: median_interval(part[score], bounds=bounds) for score, bounds in SCORES.items()}
+        cells = {score: "{:.3f} ({:.3f} to {:.3f})".format(*interval) for score, interval in intervals.items()}
         rows.append({**keys, "scans": len(part), **cells})
     return pd.DataFrame(rows)
 

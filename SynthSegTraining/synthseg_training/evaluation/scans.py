@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,17 @@ import pandas as pd
 
 from synthseg_slicer import segment
 from synthseg_slicer.errors import ScanError
+from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.scan import Scan, read_scan, write_volume
 from synthseg_slicer.weights import Model
-from synthseg_training.evaluation.metrics import dice, surface_distance_95, to_grid
+from synthseg_training.evaluation.metrics import (
+    DISTANCES,
+    asymmetry_errors,
+    dice,
+    distance_scores,
+    to_grid,
+    volume_error,
+)
 from synthseg_training.evaluation.slices import DIRECTIONS, thick_slices
 
 IMAGE_SUFFIX = "_image.nii.gz"
@@ -261,7 +269,7 @@ def evaluate(
             if name == first:
                 continue
             prediction = to_grid(other.labels, other.affine, base.labels.shape, base.affine)
-            rows = _compare(prediction, base.labels, structures, None)
+            rows = compare(prediction, base.labels, structures, None)
             agreement += [{"scan": name, "reference": first, **row} for row in rows]
             report(f"{name}: agreement with {first} {np.mean([row['dice'] for row in rows]):.3f}")
     repeated = [
@@ -273,7 +281,7 @@ def evaluate(
     ]
     facts = {
         "weights": {"general": model.sha256} | {family: expert.sha256 for family, expert in model.experts.items()},
-        "settings": "fast (one pass)" if fast else "best (mean of both flips)",
+        "settings": "fast (one pass)" if fast or not model.mirrored else "best (mean of both flips)",
         "scans": sorted(found),
         "mean_seconds": float(np.mean(seconds)),
     }
@@ -301,7 +309,7 @@ def _against(segmentation, reference: Scan, structures: dict[int, str], sd95: bo
             "volume_mm3": segmentation.volumes[row["label"]],
             "reference_mm3": np.count_nonzero(truth == row["label"]) * voxel_volume,
         }
-        for row in _compare(prediction, truth, structures, reference.voxel_size if sd95 else None)
+        for row in compare(prediction, truth, structures, reference.voxel_size if sd95 else None)
     ]
 
 
@@ -322,15 +330,43 @@ def _difference(first: float, second: float) -> float:
     return 200 * abs(first - second) / (first + second) if first + second else float("nan")
 
 
-def _compare(prediction, truth, structures, voxel_size) -> list[dict]:
+def compare(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    structures: Mapping[int, str],
+    voxel_size: tuple[float, float, float] | None,
+) -> list[dict]:
+    """Return the scores of each structure that is in ``truth``.
+
+    Parameters
+    ----------
+    prediction, truth : int array [x, y, z]
+        Label maps on one grid.
+    structures : mapping
+        Label id to name.
+    voxel_size : tuple of float or None
+        In mm; None leaves :data:`~synthseg_training.evaluation.metrics.DISTANCES` out (NaN).
+
+    Returns
+    -------
+    list of dict
+        ``label, structure, dice``, the distances, ``volume_error_percent`` and ``asymmetry_error_points``, both by
+        voxels; the latter is NaN for what has no partner among the labels of the brain.
+    """
+    found, true = (dict(enumerate(np.bincount(labels.ravel()).tolist())) for labels in (prediction, truth))
+    asymmetry = asymmetry_errors(found, true, BRAIN)
     rows = []
     for label, structure in structures.items():
         b = truth == label
         if not b.any():
             continue
         a = prediction == label
-        distance = float("nan") if voxel_size is None else surface_distance_95(a, b, voxel_size)
-        rows.append({"label": label, "structure": structure, "dice": dice(a, b), "sd95_mm": distance})
+        distances = dict.fromkeys(DISTANCES, np.nan) if voxel_size is None else distance_scores(a, b, voxel_size)
+        rows.append(
+            {"label": label, "structure": structure, "dice": dice(a, b), **distances}
+            | {"volume_error_percent": volume_error(found.get(label, 0), true[label])}
+            | {"asymmetry_error_points": asymmetry.get(label, np.nan)}
+        )
     return rows
 
 
