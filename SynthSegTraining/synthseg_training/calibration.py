@@ -173,7 +173,7 @@ def _blank(model: Model, ids: list[int], shapes: list[judging.Shape], voxel_volu
     share = np.log([np.maximum(shape.share, 1e-6) for shape in shapes])
     place = np.array([shape.place for shape in shapes])
     brain = np.log([shape.brain * voxel_volume for shape in shapes])
-    weights = sorted(m.sha256 for m in (model, *model.experts.values()))
+    weights = model.all_sha256
     none = [0.0] * len(ids)
     return Calibration(
         weights,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from synthseg_slicer.allocation import keep_freed_memory
 from synthseg_slicer.errors import SynthSegError
+from synthseg_training.experiments.options import add_experiments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0, or 2 after an error that was reported in one line.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    options.command = shlex.join(["synthseg-train", *map(str, arguments)])
     keep_freed_memory()
     try:
         options.run(options)
@@ -43,10 +47,36 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--licence", default="", help="their licence, for the model card")
     prepare.set_defaults(run=_prepare)
 
+    subdivide = commands.add_parser(
+        "subdivide", help="like prepare, for scans with a few structures drawn: split all else by its intensities"
+    )
+    subdivide.add_argument(
+        "data", type=Path, help="folder (NAME_image.nii.gz, NAME_dseg.nii.gz), BIDS dataset or table of scans"
+    )
+    subdivide.add_argument("-o", "--output", type=Path, required=True, help="the .npz to write")
+    subdivide.add_argument("--voxel-size", type=float, default=1.0, help="mm, to which scans and labels are resampled")
+    subdivide.add_argument("--versions", type=int, default=4, help="maps a scan, with different backgrounds")
+    subdivide.add_argument("--regions", type=int, default=2, help="of each structure")
+    subdivide.add_argument(
+        "--background", type=int, nargs=2, default=(3, 10), metavar=("LEAST", "MOST"), help="regions of the background"
+    )
+    subdivide.add_argument("--seed", type=int, default=0)
+    subdivide.add_argument("--source", default="", help="where the scans come from, for the model card")
+    subdivide.add_argument("--licence", default="", help="their licence, for the model card")
+    subdivide.set_defaults(run=_subdivide)
+
     phantom = commands.add_parser(
-        "phantom", help="write procedural head phantoms as label maps: train without any data"
+        "phantom", help="write procedural phantoms: heads as label maps, thoraxes with images; train without any data"
     )
     phantom.add_argument("folder", type=Path)
+    phantom.add_argument("--kind", choices=("head", "thorax"), default="head")
+    phantom.add_argument(
+        "--contrasts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="thorax: images to draw, of mr (default), ct, darkblood",
+    )
     phantom.add_argument("-n", "--number", type=int, default=5)
     phantom.add_argument("--seed", type=int, default=0)
     phantom.add_argument("--voxel-size", type=float, default=1.0, help="mm")
@@ -137,6 +167,18 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--table", type=Path, help="CSV of every scan and structure to write")
     calibrate.set_defaults(run=_calibrate)
 
+    rescan = commands.add_parser("rescan", help="measure how far volumes of one head differ from scan to scan")
+    rescan.add_argument("folder", type=Path, help="scans, named NAME_image.nii.gz")
+    rescan.add_argument("--names", nargs="+", default=[], metavar="NAME", help="scans to simulate two visits of, each")
+    rescan.add_argument(
+        "--rescan", nargs=2, action="append", default=[], metavar="NAME", help="two scans of one subject"
+    )
+    rescan.add_argument("--model", type=Path, help="NAME.pt, its experts beside it; default: the bundled weights")
+    rescan.add_argument("-o", "--output", type=Path, help="NAME-rescan.json beside the weights by default")
+    rescan.add_argument("--table", type=Path, help="CSV of every pair and structure to write")
+    rescan.add_argument("--seed", type=int, default=0, help="of the simulated visits")
+    rescan.set_defaults(run=_rescan)
+
     estimator = commands.add_parser("fit-estimator", help="train the estimator of quantitative maps (qATLAS)")
     _recipe_arguments(estimator, maps="label maps packed by 'prepare', or a folder of quantitative map sets")
     estimator.add_argument("-o", "--output", type=Path, required=True, help="folder for estimator.pt and curves.csv")
@@ -162,6 +204,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--norm-samples", type=int, default=0, help="samples to re-estimate batch normalisation over")
     export.add_argument("--facts", type=Path, help="JSON file with more entries for the card")
     export.set_defaults(run=_export)
+
+    experiment = commands.add_parser("experiment", help="the papers' experiments, each ending in a report page")
+    add_experiments(experiment, _recipe_arguments)
+    experiment.set_defaults(run=_experiment)
     return parser
 
 
@@ -186,10 +232,38 @@ def _prepare(options: argparse.Namespace) -> None:
     )
 
 
-def _phantom(options: argparse.Namespace) -> None:
-    from synthseg_training.phantom import write_phantoms
+def _subdivide(options: argparse.Namespace) -> None:
+    from synthseg_training.heart.subdivide import Subdivision, output_of, subdivide
 
-    for path in write_phantoms(options.folder, options.number, seed=options.seed, voxel_size=options.voxel_size):
+    settings = Subdivision(
+        options.regions, tuple(options.background), options.versions, options.voxel_size, options.seed
+    )
+    maps = subdivide(
+        options.data,
+        options.output,
+        settings,
+        source=options.source,
+        licence=options.licence,
+        report=lambda line: print(line, flush=True),
+    )
+    print(f"{len(maps)} maps with {len(maps.labels)} labels at {maps.voxel_size:g} mm: {options.output}")
+    regions = ", ".join(f"{label}: {structure}" for label, structure in output_of(maps.labels).items())
+    print(f"In the recipe: generator.anatomy.output: {{{regions}}}")
+
+
+def _phantom(options: argparse.Namespace) -> None:
+    settings = {"seed": options.seed, "voxel_size": options.voxel_size}
+    if options.kind == "thorax":
+        from synthseg_training.heart.phantom import write_thoraxes
+
+        paths = write_thoraxes(options.folder, options.number, contrasts=options.contrasts or ("mr",), **settings)
+    elif options.contrasts:
+        raise ValueError("--contrasts: heads are label maps only. Add --kind thorax, or leave it out.")
+    else:
+        from synthseg_training.phantom import write_phantoms
+
+        paths = write_phantoms(options.folder, options.number, **settings)
+    for path in paths:
         print(path)
 
 
@@ -346,6 +420,34 @@ def _calibrate(options: argparse.Namespace) -> None:
     print(f"{path}: expected Dice off by {error:.3f} on average on unseen synthetic scans, rank correlation {rank:.2f}")
 
 
+def _rescan(options: argparse.Namespace) -> None:
+    from synthseg_slicer.cards import weight_file
+    from synthseg_slicer.files import atomic
+    from synthseg_slicer.weights import load_model
+    from synthseg_training.evaluation.scans import IMAGE_SUFFIX
+    from synthseg_training.rescan import fit, measure, named_scans
+
+    path = weight_file("brain", options.model)
+    model = load_model(path=path)
+    paired = [name for pair in options.rescan for name in pair]
+    found = [file.name.removesuffix(IMAGE_SUFFIX) for file in sorted(options.folder.glob(f"*{IMAGE_SUFFIX}"))]
+    scans = named_scans(options.folder, options.names or [name for name in found if name not in paired])
+    real = named_scans(options.folder, paired)
+    pairs = list(zip(real[::2], real[1::2]))
+    table = measure(model, scans, pairs, seed=options.seed, report=lambda line: print(line, flush=True))
+    if options.table:
+        table.to_csv(options.table, index=False)
+    coarsest = max(max(scan.voxel_size) for scan in scans)
+    command = options.command.replace(str(options.folder), "SCANS")
+    facts = {"command": command, "scans": [s.name for s in scans], "real": [[a.name, b.name] for a, b in pairs]}
+    noise = fit(table, model, coarsest, facts)
+    target = options.output or path.with_name(f"{path.stem}-rescan.json")
+    with atomic(target) as temporary:
+        noise.save(temporary)
+    told = " and ".join(f"{count} {kind}" for kind, count in noise.facts["pairs"].items())
+    print(f"{target}: from {told} pairs; real visits add {noise.facts['added_by_real_visits_percent']:.2f} %")
+
+
 def _sequences(options: argparse.Namespace) -> None:
     import dataclasses
 
@@ -414,6 +516,17 @@ def _export(options: argparse.Namespace) -> None:
     facts = json.loads(options.facts.read_text(encoding="utf-8")) if options.facts else None
     path = export(recipe, options.checkpoint, options.output, maps=maps, norm_samples=options.norm_samples, facts=facts)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _experiment(options: argparse.Namespace) -> None:
+    from synthseg_slicer.errors import Cancelled
+    from synthseg_training.experiments.command import run
+
+    _save_when_stopped()
+    try:
+        print(run(options))
+    except KeyboardInterrupt as error:
+        raise Cancelled("interrupted; the same command goes on where it was") from error
 
 
 def _load(options: argparse.Namespace):

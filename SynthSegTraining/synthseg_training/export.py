@@ -15,7 +15,7 @@ from synthseg_slicer.weights import Model, save_model
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import estimate_norm_statistics
-from synthseg_training.training.loop import make_generator, stage_config, training_names
+from synthseg_training.training.loop import make_generator, stage_config, training_names, with_data
 from synthseg_training.training.recipe import Recipe, Stage
 
 
@@ -42,6 +42,13 @@ def card_labels(recipe: Recipe) -> tuple[Label, ...]:
         name = recipe.names.get(label, "Background" if label == 0 else f"Label-{label}")
         labels.append(Label(label, name, color, side, partner, 0 if label == 0 else channel))
     return tuple(labels)
+
+
+def inference_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return what the card says of inference: the last stage's voxel size, whether mirrored scans are known, extras."""
+    last = recipe.stages[-1]
+    flip = stage_config(recipe, last).flip
+    return {"voxel_size": last.voxel_size, "mirrored": flip.probability > 0, **recipe.card}
 
 
 def export(
@@ -89,7 +96,7 @@ def export(
             raise ValueError("norm_samples needs the label maps of the training")
         training = maps.subset(training_names(recipe, maps))
         last = recipe.stages[-1]
-        generator = make_generator(training, stage_config(recipe, last, last.steps))
+        generator = with_data(make_generator(training, stage_config(recipe, last, last.steps)), recipe)
         rng = torch.Generator().manual_seed(recipe.seed)
         images = (generator.sample(rng)[0][None] for _ in range(norm_samples))
         estimate_norm_statistics(network, network, images)
@@ -103,6 +110,7 @@ def export(
         "steps": content.get("step"),
         "held_out_maps": recipe.held_out,
         "labels": card_labels(recipe),
+        **inference_settings(recipe),
     }
     if maps is not None:
         used = training_names(recipe, maps)
@@ -134,5 +142,6 @@ def load_snapshot(path: str | Path, recipe: Recipe | None = None) -> tuple[Model
         network.load_state_dict(checkpoint.weights(content))
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the network of the recipe {recipe.name!r}") from error
-    model = Model(fold_batch_norm(network), card_labels(recipe), str(path), {"name": recipe.name})
+    card = {"name": recipe.name, **inference_settings(recipe)}
+    model = Model(fold_batch_norm(network), card_labels(recipe), str(path), card)
     return model, content["step"]

@@ -139,21 +139,60 @@ def prepare(folder: str | Path, out: str | Path, *, source: str = "", licence: s
     volumes, voxel_sizes = zip(*(_read(path) for path in paths))
     if max(voxel_sizes) > (1 + ISOTROPY_TOLERANCE) * min(voxel_sizes):
         raise ScanError(f"The maps in {folder} differ in voxel size ({min(voxel_sizes):g}-{max(voxel_sizes):g} mm).")
-    labels = np.unique(np.concatenate([[0], *(np.unique(volume) for volume in volumes)]))
-    if len(labels) > 256:
-        raise ScanError(f"{len(labels)} labels in {folder}; at most 256 are supported. Are these label maps?")
-    index_of = np.zeros(labels[-1] + 1, np.uint8)
-    index_of[labels] = np.arange(len(labels))
-    result = LabelMapSet(
-        maps=[torch.from_numpy(index_of[volume]) for volume in volumes],
-        labels=tuple(int(label) for label in labels),
-        names=[_stem(path) for path in paths],
-        voxel_size=round(float(np.median(voxel_sizes)), 3),
+    result = pack(
+        volumes,
+        [_stem(path) for path in paths],
+        round(float(np.median(voxel_sizes)), 3),
+        where=str(folder),
         source=source,
         licence=licence,
     )
     result.save(out)
     return result
+
+
+def pack(
+    volumes: Sequence[np.ndarray],
+    names: Sequence[str],
+    voxel_size: float,
+    *,
+    where: str,
+    source: str = "",
+    licence: str = "",
+) -> LabelMapSet:
+    """Make a set of label maps in memory.
+
+    Parameters
+    ----------
+    volumes : sequence of numpy.ndarray
+        Integers >= 0, ``[x, y, z]`` in RAS+ order, the outermost layer background.
+    names : sequence of str
+        One a map.
+    voxel_size : float
+        In mm.
+    where : str
+        Where the maps come from, for the error message.
+    source, licence : str
+        See :class:`LabelMapSet`.
+
+    Raises
+    ------
+    ScanError
+        There are more than 256 labels in all.
+    """
+    labels = np.unique(np.concatenate([[0], *(np.unique(volume) for volume in volumes)]))
+    if len(labels) > 256:
+        raise ScanError(f"{len(labels)} labels in {where}; at most 256 are supported. Are these label maps?")
+    index_of = np.zeros(labels[-1] + 1, np.uint8)
+    index_of[labels] = np.arange(len(labels))
+    return LabelMapSet(
+        maps=[torch.from_numpy(index_of[volume]) for volume in volumes],
+        labels=tuple(int(label) for label in labels),
+        names=list(names),
+        voxel_size=voxel_size,
+        source=source,
+        licence=licence,
+    )
 
 
 def _read(path: Path) -> tuple[np.ndarray, float]:

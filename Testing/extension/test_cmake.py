@@ -64,7 +64,7 @@ def test_the_lists_in_cmake_name_every_file_of_the_module_and_no_other(root, ins
 
 
 def test_the_installed_package_is_importable_and_finds_its_weights(installed, tmp_path):
-    code = "import synthseg_slicer.weights as w; print(w.__file__); print(*w.bundled_models().values(), sep='\\n')"
+    code = "import synthseg_slicer.cards as w; print(w.__file__); print(*w.bundled_models().values(), sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(installed / "Logic"), "PYTHONDONTWRITEBYTECODE": "1"}
     result = run(sys.executable, "-c", code, env=environment, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

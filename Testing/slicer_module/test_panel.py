@@ -349,7 +349,7 @@ def test_missing_stroke_weights_are_told_once_and_change_nothing(
 ):
     from synthseg_slicer.job import Job
 
-    program = "from synthseg_slicer import weights, worker; weights.MODEL_FOLDERS = (); raise SystemExit(worker.main())"
+    program = "from synthseg_slicer import cards, worker; cards.MODEL_FOLDERS = (); raise SystemExit(worker.main())"
     monkeypatch.setattr(Job, "arguments", property(lambda job: ["-c", program, str(job.folder)]))
     add_head()
     panel.ui.taskComboBox.currentIndex = 1

@@ -52,3 +52,14 @@ def ball(shape=(32, 36, 40), radius=9.0, centre=None) -> np.ndarray:
     inside = np.linalg.norm(grid - centre, axis=-1) < radius
     noise = np.random.default_rng(0).normal(0, 2, shape)
     return (100 * inside + 10 + noise).astype(np.float32)
+
+
+def rigid(angles, shift) -> np.ndarray:
+    """Return the rigid transform [4, 4] that turns by angles in degrees about z, y and x in turn, then shifts by mm."""
+    a, b, c = np.radians(angles)
+    x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = x @ y @ z, shift
+    return matrix

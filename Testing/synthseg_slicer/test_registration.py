@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from synthetic import rigid
 
 from synthseg_slicer.errors import ScanError
-from synthseg_slicer.registration import register, same_grid
+from synthseg_slicer.registration import register, same_grid, write_transform
 from synthseg_slicer.scan import Scan, ScanWarning
 
 
@@ -26,16 +28,6 @@ def grid(spacing, shape=(40, 48, 36)):
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = -np.array(spacing) * (np.array(shape) - 1) / 2
     return affine
-
-
-def rigid(angles, shift):
-    a, b, c = np.radians(angles)
-    x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
-    z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = x @ y @ z, shift
-    return matrix
 
 
 @pytest.mark.parametrize("contrast", [1.0, -1.0])
@@ -75,3 +67,13 @@ def test_only_one_grid_is_the_same_grid():
     other[0, 3] += 0.01
     assert same_grid(one, Scan(one.data, one.affine.copy()))
     assert not same_grid(one, Scan(one.data, other)) and not same_grid(one, Scan(one.data[1:], one.affine))
+
+
+def test_a_written_transform_takes_points_of_the_grid_to_the_scan(tmp_path):
+    moved = rigid((6, -4, 8), (7, -5, 4))  # from the scan's world to the other's, RAS
+    write_transform(tmp_path / "t.tfm", moved)
+    transform = sitk.ReadTransform(str(tmp_path / "t.tfm"))
+    for point in ([0.0, 0, 0], [10, -20, 30]):
+        there = (moved @ [*point, 1])[:3]
+        back = np.array(transform.TransformPoint([-there[0], -there[1], there[2]]))  # ITK's world is LPS
+        np.testing.assert_allclose(back * [-1, -1, 1], point, atol=1e-9)

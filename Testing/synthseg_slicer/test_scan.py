@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from mixed_scans import write_dicom
 
 from synthseg_slicer import dicom, scan
 from synthseg_slicer.errors import OptionError, OutputError, ScanError
@@ -53,35 +54,6 @@ def save_nifti(path, data, patches=()):
         content[offset : offset + values.nbytes] = values.tobytes()
     path.write_bytes(content)
     return path
-
-
-def write_dicom(folder, data, lps, *, uid="1.2.3.4", skip=(), drift=0.0, shift=0.0):
-    """Write one CT series with scrambled file names; ``drift`` shears the stack, ``shift`` moves it."""
-    folder.mkdir(exist_ok=True)
-    size = np.linalg.norm(lps[:3, :3], axis=0)
-    axes = lps[:3, :3] / size
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in set(range(data.shape[2])) - set(skip):
-        image = sitk.GetImageFromArray(np.ascontiguousarray(data[:, :, k].T)[None])
-        image.SetSpacing(size.tolist())
-        position = lps[:3, :3] @ [0, drift * k, k + shift] + lps[:3, 3]
-        tags = {
-            "0020|000d": "1.2.3",
-            "0020|000e": uid,
-            "0008|0018": f"{uid}.{k + 1}",
-            "0008|0060": "CT",
-            "0008|103e": f"series {uid}",
-            "0020|0032": "\\".join(f"{p:.6f}" for p in position),
-            "0020|0037": "\\".join(f"{c:.6f}" for c in axes[:, :2].T.ravel()),
-            "0028|1052": "-1024",
-            "0028|1053": "1",
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{uid[-1]}_{k * 7 % 100:02d}.dcm"))
-        writer.Execute(image)
-    return folder
 
 
 # ---- reading ----

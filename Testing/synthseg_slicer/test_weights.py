@@ -9,12 +9,13 @@ import pytest
 import torch
 from synthetic import TINY, random_network
 
-from synthseg_slicer import weights
+from synthseg_slicer import cards, weights
 from synthseg_slicer.calibration import FEATURES, Calibration
+from synthseg_slicer.cards import bundled_models
 from synthseg_slicer.errors import WeightsError
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.network import fold_batch_norm
-from synthseg_slicer.weights import bundled_models, load_model, save_model
+from synthseg_slicer.weights import load_model, save_model
 
 
 def test_saved_weights_give_the_same_network_back(tiny_weights):
@@ -96,8 +97,8 @@ def test_missing_weights_and_missing_cards_are_named(tiny_weights):
 
 
 def test_bundled_models_are_found_in_the_resources_of_the_source_tree(tiny_weights, monkeypatch):
-    assert weights.MODEL_FOLDERS[0].parts[-3:] == ("SynthSegSlicer", "Resources", "Models")
-    monkeypatch.setattr(weights, "MODEL_FOLDERS", (tiny_weights.parent,))
+    assert cards.MODEL_FOLDERS[0].parts[-3:] == ("SynthSegSlicer", "Resources", "Models")
+    monkeypatch.setattr(cards, "MODEL_FOLDERS", (tiny_weights.parent,))
     assert bundled_models() == {"tiny": tiny_weights}
     assert load_model("tiny").sha256 == json.loads(tiny_weights.with_suffix(".json").read_text())["sha256"]
 
@@ -106,7 +107,7 @@ def test_an_expert_comes_with_its_model_and_is_no_task_of_its_own(tiny_weights, 
     expert = save_model(
         tiny_weights.with_name("tiny-t1.pt"), random_network(), {"architecture": "fast", "options": TINY}
     )
-    monkeypatch.setattr(weights, "MODEL_FOLDERS", (tiny_weights.parent,))
+    monkeypatch.setattr(cards, "MODEL_FOLDERS", (tiny_weights.parent,))
     assert bundled_models() == {"tiny": tiny_weights}
     assert load_model("tiny").experts["t1"].sha256 == load_model(path=expert).sha256
 

@@ -320,7 +320,7 @@ def test_progress_is_reported_ten_times_a_second_with_first_and_last_of_each_sta
     ],
 )
 def test_errors_get_a_kind(error, kind):
-    assert worker._explain(error, "no memory").kind == kind
+    assert worker.explain(error, "no memory").kind == kind
 
 
 def test_memory_that_ran_out_below_another_error_is_recognised(random_model, monkeypatch):
@@ -330,4 +330,4 @@ def test_memory_that_ran_out_below_another_error_is_recognised(random_model, mon
     monkeypatch.setattr("synthseg_slicer.predict._predict", fail)
     with pytest.raises(DeviceError) as caught:
         segment(scan(), model=random_model, device="cpu")
-    assert worker._explain(caught.value, "no memory").kind == "OutOfMemory"
+    assert worker.explain(caught.value, "no memory").kind == "OutOfMemory"

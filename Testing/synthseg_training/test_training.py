@@ -18,6 +18,7 @@ from synthseg_training.labelmaps import prepare
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
+from synthseg_training.training.distributed import resume_random
 from synthseg_training.training.loop import fit, has_bfloat16, training_names
 from synthseg_training.training.recipe import Recipe, Stage
 
@@ -296,6 +297,16 @@ def test_training_needs_nothing_but_torch_and_numpy(phantoms, tmp_path):
     assert result.returncode == 0, result.stderr
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
     assert "step 2 of 2" in result.stdout
+
+
+def test_processes_that_resume_draw_numbers_of_their_own():
+    state = torch.Generator().manual_seed(5).get_state()
+    generators = [torch.Generator() for _ in range(3)]
+    for rank, rng in enumerate(generators):
+        resume_random(rng, state, rank)
+    drawn = [torch.rand(4, generator=rng) for rng in generators]
+    assert torch.equal(drawn[0], torch.rand(4, generator=torch.Generator().manual_seed(5)))
+    assert not any(torch.equal(drawn[a], drawn[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_two_processes_under_torchrun_train_one_network(phantoms, tmp_path):

@@ -78,6 +78,8 @@ class Calibration:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             calibration = cls(**{field.name: content[field.name] for field in fields(cls)})
+            for name in ("share", "share_sd", "place", "place_sd", "coefficients", "intercepts", "usual", "spread"):
+                np.array(getattr(calibration, name), dtype=np.float64)
             sizes = {len(getattr(calibration, name)) for name in ("share", "place", "intercepts", "usual")}
             if sizes != {len(calibration.ids)} or len(calibration.coefficients) != len(FEATURES):
                 raise ValueError("its parts do not fit each other")

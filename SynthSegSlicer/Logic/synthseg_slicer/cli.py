@@ -1,4 +1,4 @@
-"""The command line: ``synthseg-slicer segment | demo | doctor``."""
+"""The command line: ``synthseg-slicer segment | batch | bids | demo | doctor``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from . import __version__
 from .allocation import keep_freed_memory
+from .arguments import add_method_options, check_threads
+from .batch.arguments import add_commands as add_batch_commands
 from .errors import OptionError, OutputError, SynthSegError
 
 EPILOG = "exit codes: 0 done; 1 some of several scans failed; 2 nothing done, wrong input or options; 130 interrupted"
@@ -37,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="synthseg-slicer", description="Segment head scans of any contrast and resolution.", epilog=EPILOG
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="segment | demo | doctor")
+    commands = parser.add_subparsers(required=True, metavar="segment | batch | bids | demo | doctor")
 
     run = commands.add_parser("segment", help="segment one or more scans", epilog=EPILOG)
     run.set_defaults(run=_segment)
@@ -52,26 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--volumes", metavar="CSV", help="volumes in mm³; for several scans one table, a row a scan")
     run.add_argument("--posteriors", metavar="FILE", help="soft posteriors, 4D NIfTI (one scan only)")
     run.add_argument("--picture", metavar="PNG", help="picture of slices with contours (one scan only)")
-    run.add_argument("--ct", action=argparse.BooleanOptionalAction, help="the scan is (not) CT; judged by default")
-    run.add_argument("--fast", action="store_true", help="one pass instead of two: half the time, less accurate")
-    run.add_argument("--native", action="store_true", help="labels in the scan's own grid instead of 1 mm")
-    run.add_argument(
-        "--contrast",
-        choices=("auto", "any"),
-        default="auto",
-        help="auto: a network for the scan's contrast where there is one; any: the general network",
-    )
-    run.add_argument(
-        "--no-refine", dest="refine", action="store_false", help="leave borders where the network drew them"
-    )
-    run.add_argument(
-        "--robust", action=argparse.BooleanOptionalAction, help="smooth a noisy scan first; judged by default"
-    )
-    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N, mps")
-    run.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    run.add_argument("--model", metavar="FILE.pt", help="other weights, with their card FILE.json beside them")
+    run.add_argument("--report", metavar="HTML", help="page with slices, volumes and warnings (one scan, or one head)")
+    add_method_options(run)
     run.add_argument("--skip-existing", action="store_true", help="leave out scans whose output exists already")
-    run.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     stroke = run.add_argument_group("task stroke", "--volumes has a row a lesion, --posteriors their probability")
     stroke.add_argument("--loads", metavar="CSV", help="how much of each structure and hemisphere is lesion")
     stroke.add_argument(
@@ -81,6 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     stroke.add_argument(
         "--no-register", dest="register", action="store_false", help="trust the headers of scans on other grids"
     )
+    longitudinal = run.add_argument_group(
+        "timepoints", "IN are scans of one head, from the first to the last; OUT is a folder; --volumes holds changes"
+    )
+    longitudinal.add_argument(
+        "--timepoints", action="store_true", help="segment alike, in a space halfway between all, and compare"
+    )
+    when = longitudinal.add_mutually_exclusive_group()
+    when.add_argument("--years", nargs="+", type=float, metavar="Y", help="when each was taken, for changes per year")
+    when.add_argument("--dates", nargs="+", metavar="DATE", help="the same, as 2024-05-31")
+
+    add_batch_commands(commands, EPILOG)
 
     demo = commands.add_parser("demo", help="segment the MNI152 template that nilearn carries")
     demo.set_defaults(run=_demo)
@@ -98,11 +94,14 @@ def _segment(options: argparse.Namespace) -> int:
 
     from .inputs import find_scans, output_names
 
+    check_threads(options.threads)
     if options.threads is not None:
-        if options.threads < 1:
-            raise OptionError("--threads must be at least 1.")
         torch.set_num_threads(options.threads)
     scans = find_scans(options.input)
+    if options.timepoints:
+        return _timepoints(scans, options)
+    if options.years or options.dates:
+        raise OptionError("--years and --dates belong to several scans of one head. Add --timepoints.")
     if options.task == "stroke":
         return _stroke(scans, options)
     for option, given in (("loads", options.loads), ("flips", options.flips)):
@@ -110,13 +109,13 @@ def _segment(options: argparse.Namespace) -> int:
             raise OptionError(f"--{option} belongs to the task stroke. Add --task stroke, or leave it out.")
     several = len(scans) > 1 or len(options.input) > 1 or not _is_scan(options.input[0])
     if not several:
-        outputs = {"volumes": options.volumes, "posteriors": options.posteriors, "picture": options.picture}
+        outputs = {kind: getattr(options, kind) for kind in ("volumes", "posteriors", "picture", "report")}
         if options.skip_existing and Path(options.output).exists():
             return 0
         _one(scans[0], Path(options.output), options, **outputs)
         return 0
-    if options.posteriors or options.picture:
-        raise OptionError("--posteriors and --picture take one scan; for several, segment them one at a time.")
+    if options.posteriors or options.picture or options.report:
+        raise OptionError("--posteriors, --picture and --report take one scan. Segment several one at a time.")
     return _many(output_names(scans, Path(options.output)), options)
 
 
@@ -139,12 +138,51 @@ def _stroke(scans: list[Path], options: argparse.Namespace) -> int:
             volumes=options.volumes,
             loads=options.loads,
             picture=options.picture,
+            report=options.report,
             model=options.model,
             progress=progress,
         )
     _print_warnings(result)
     count = len(result.lesions)
     print(f"{count} lesion{'' if count == 1 else 's'}, {result.volume / 1000:.1f} ml")
+    return 0
+
+
+def _timepoints(scans: list[Path], options: argparse.Namespace) -> int:
+    """Segment scans of one head over time, and say what changed."""
+    from .change import NOISE, years_of
+    from .longitudinal import segment_timepoints
+
+    unfit = {"--posteriors": options.posteriors, "--report": options.report, "--skip-existing": options.skip_existing}
+    unfit |= {"--loads": options.loads, "--flips": options.flips, "--task stroke": options.task == "stroke"}
+    for option, given in unfit.items():
+        if given:
+            raise OptionError(f"{option} does not go with --timepoints. Leave one of them out.")
+    with _progress_bar(options.quiet) as progress:
+        result = segment_timepoints(
+            scans,
+            options.output,
+            years=years_of(options.dates) if options.dates else options.years,
+            fast=options.fast,
+            ct=options.ct,
+            device=options.device,
+            native=options.native,
+            contrast=options.contrast,
+            refined=options.refine,
+            robust=options.robust,
+            volumes=options.volumes,
+            picture=options.picture,
+            model=options.model,
+            progress=progress,
+        )
+    _print_warnings(result)
+    judged = [row for row in result.changes if row.verdict]
+    for row in judged:
+        if row.verdict != NOISE:
+            noise = f"rescans differ by up to {row.threshold_percent:.1f} %"
+            print(f"{row.first} to {row.later}: {row.structure} {row.change_percent:+.1f} % ({noise})")
+    if judged:
+        print(f"{sum(row.verdict == NOISE for row in judged)} of {len(judged)} changes are within the noise of rescans")
     return 0
 
 

@@ -8,6 +8,7 @@ step exactly.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .errors import ScanError
+from .errors import ScanError, ScanWarning
 
 if TYPE_CHECKING:
     from .scan import Scan
@@ -62,17 +63,20 @@ class Conformed:
     is_ct: bool
 
 
-def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> Conformed:
+def conform(
+    scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0, ct_window: tuple[float, float] = CT_WINDOW_HU
+) -> Conformed:
     """Bring a scan to RAS+ axis order, 1 mm voxels and intensities in [0, 1].
 
     Parameters
     ----------
     scan : Scan
     ct : bool, optional
-        Whether intensities are Hounsfield units, to be clipped to :data:`CT_WINDOW_HU`; by default
-        :func:`looks_like_ct` decides.
+        Whether intensities are Hounsfield units, to be clipped; by default :func:`looks_like_ct` decides.
     voxel_size : float
         Target voxel size in mm.
+    ct_window : tuple of float
+        Hounsfield units that CT is clipped to.
 
     Returns
     -------
@@ -83,8 +87,6 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     ScanError
         ``ct`` was asked for, but the values are no Hounsfield units; or no contrast is left after clipping.
     """
-    from .scan import ScanWarning  # here: training standardises on machines without SimpleITK
-
     name = scan.name
     is_ct = looks_like_ct(scan.data) if ct is None else ct
     if ct and not looks_like_ct(scan.data) and looks_like_ct(scan.data, offset=1024):
@@ -95,14 +97,15 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     data, affine = reorient(scan.data, scan.affine)
     image = np.array(data, dtype=np.float32, order="C")  # a copy, for what follows works in place
     if is_ct:  # before resampling, so that bone and air do not bleed into the brain
-        if np.count_nonzero(image > CT_WINDOW_HU[1]) > np.count_nonzero((image > 0) & (image <= CT_WINDOW_HU[1])):
+        low, high = ct_window
+        if np.count_nonzero(image > high) > np.count_nonzero((image > low) & (image <= high)):
             warnings.warn(
-                f"{name}: treated as CT, but most of it lies above {CT_WINDOW_HU[1]:g} HU and was cut off. If these "
+                f"{name}: treated as CT, but most of it lies above {high:g} HU and was cut off. If these "
                 "are no Hounsfield units, do not ask for CT.",
                 ScanWarning,
                 stacklevel=2,
             )
-        np.clip(image, *CT_WINDOW_HU, out=image)
+        np.clip(image, low, high, out=image)
     image, affine = resample(image, affine, voxel_size)
     low, high = np.percentile(image, PERCENTILES)
     if not low < high:  # nearly everything is background: a small stripped brain in a large field of view
@@ -110,7 +113,7 @@ def conform(scan: Scan, *, ct: bool | None = None, voxel_size: float = 1.0) -> C
     if not low < high:
         if is_ct:
             raise ScanError(
-                f"{name}: treated as CT, no contrast between {CT_WINDOW_HU[0]:g} and {CT_WINDOW_HU[1]:g} HU. If "
+                f"{name}: treated as CT, no contrast between {ct_window[0]:g} and {ct_window[1]:g} HU. If "
                 "this is no CT, do not ask for CT; else export it in Hounsfield units."
             )
         raise ScanError(f"{name}: no contrast is left at {voxel_size:g} mm. Export the scan again.")
@@ -245,11 +248,16 @@ def resample(image: np.ndarray, affine: np.ndarray, voxel_size: float) -> tuple[
     return image, affine
 
 
-def smooth(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Return ``[x, y, z]`` smoothed by a Gaussian of ``sigma`` voxels, the border voxels repeated beyond the border."""
+def smooth(image: np.ndarray, sigma: float | Sequence[float]) -> np.ndarray:
+    """Return ``[x, y, z]`` smoothed by a Gaussian of ``sigma`` voxels, the border voxels repeated beyond the border.
+
+    ``sigma`` is one number or one an axis; 0 leaves an axis as it is.
+    """
     image = np.ascontiguousarray(image, dtype=np.float32)
-    for axis, n in enumerate(image.shape):
-        image = _along(image, _weights(np.arange(n, dtype=float), n, sigma), axis)
+    for axis, along in enumerate(np.broadcast_to(sigma, 3)):
+        if along:
+            n = image.shape[axis]
+            image = _along(image, _weights(np.arange(n, dtype=float), n, float(along)), axis)
     return image
 
 

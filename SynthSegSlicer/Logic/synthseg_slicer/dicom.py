@@ -6,12 +6,25 @@ leaves open: which series is meant, in which order its slices lie, and whether t
 
 from __future__ import annotations
 
+import warnings
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import ScanError
+from .dicom_elements import (
+    DESCRIPTION,
+    FRAMES,
+    ORIENTATION,
+    PIXEL_SPACING,
+    SERIES_UID,
+    SHARED_GROUPS,
+    Elements,
+    image_elements,
+)
+from .errors import ScanError, ScanWarning
+from .stored import UNKNOWN_AXES
 
 MIN_SERIES_SLICES = 8
 """A series with fewer slices (localiser, screenshot, dose report) is passed over when a folder holds a larger one."""
@@ -51,29 +64,61 @@ def series_files(path: Path) -> list[Path]:
     ScanError
         No DICOM in the folder, or several series that could be meant; the message lists them.
     """
-    folder = path if path.is_dir() else path.parent
-    series = [
-        [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)]
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    ]
+    series, damaged = _all_series(path if path.is_dir() else path.parent)
     if not path.is_dir():
-        return next((files for files in series if path.name in {file.name for file in files}), [path])
-    if not series:
+        own = image_elements(path)
+        if own is None:
+            raise ScanError(
+                f"{path}: cannot be read: it holds no DICOM image. Give a slice of the scan, or its folder."
+            )
+        found = next((one for one in series.values() if path in one), {path: own})
+    elif not series:
         raise ScanError(
             f"{path}: this folder holds no DICOM series (sub-folders are not searched). Give the folder that directly "
             "contains the slices, or an image file."
         )
-    if len(series) > 1:
-        series.sort(key=_slices, reverse=True)
-        volumes = [files for files in series if _slices(files) >= MIN_SERIES_SLICES]
-        if len(volumes) != 1:
-            listing = "; ".join(f"{_slices(files)} slices '{_description(files[0])}': {files[0]}" for files in series)
-            raise ScanError(
-                f"{path}: this folder holds {len(series)} series and it is not clear which one is meant. Give one file "
-                f"of the wanted series instead of the folder: {listing}."
-            )
-        series = volumes
-    return series[0]
+    else:
+        found = _the_volume(path, sorted(series.values(), key=_slices, reverse=True))
+    if damaged:
+        warnings.warn(
+            f"{path}: {len(damaged)} DICOM file(s) in the folder cannot be read and were left out ({damaged[0]}). If "
+            "they belong to this scan, part of it is missing: copy or export it again.",
+            ScanWarning,
+            stacklevel=2,
+        )
+    if not _all_say(found, PIXEL_SPACING):
+        raise ScanError(f"{path}: the DICOM files do not say how large their pixels are. Export the scan again.")
+    if not _all_say(found, ORIENTATION):
+        warnings.warn(f"{path}: {UNKNOWN_AXES}.", ScanWarning, stacklevel=2)
+    return list(found)
+
+
+def _all_series(folder: Path) -> tuple[dict[str, dict[Path, Elements]], list[str]]:
+    """Return the images of a folder by series, and what is wrong with those that are damaged."""
+    series, damaged = defaultdict(dict), []
+    for file in sorted(folder.iterdir()):
+        if not file.is_file():  # pipes and devices among them, on which GDCM would wait
+            continue
+        try:
+            elements = image_elements(file)
+        except (ScanError, OSError) as error:
+            damaged.append(str(error))
+            continue
+        if elements is not None:
+            series[elements.text(SERIES_UID)][file] = elements
+    return series, damaged
+
+
+def _the_volume(path: Path, series: list[dict[Path, Elements]]) -> dict[Path, Elements]:
+    """Return the one series, largest first, that can be meant."""
+    volumes = [one for one in series if _slices(one) >= MIN_SERIES_SLICES] if len(series) > 1 else series
+    if len(volumes) != 1:
+        listing = "; ".join(f"{_slices(one)} slices '{_description(one)}': {next(iter(one))}" for one in series)
+        raise ScanError(
+            f"{path}: this folder holds {len(series)} series and it is not clear which one is meant. Give one file of "
+            f"the wanted series instead of the folder: {listing}."
+        )
+    return volumes[0]
 
 
 def series_geometry(files: list[Path]) -> tuple[list[Path], tuple[int, int, int], np.ndarray]:
@@ -102,7 +147,9 @@ def series_geometry(files: list[Path]) -> tuple[list[Path], tuple[int, int, int]
     headers = [_header(file) for file in files]
     sizes = {header.GetSize()[:2] for header in headers}
     directions = np.array([header.GetDirection() for header in headers]).reshape(len(files), 3, 3)
-    if len(sizes) > 1 or np.ptp(directions, axis=0).max() > DIRECTION_TOLERANCE:
+    spacings = np.array([header.GetSpacing()[:2] for header in headers])
+    turned = np.ptp(directions, axis=0).max() > DIRECTION_TOLERANCE
+    if len(sizes) > 1 or turned or np.ptp(spacings, axis=0).max() > SPACING_TOLERANCE_MM / 100:
         raise ScanError(
             f"{name}: the slices of this series differ in size or direction (a localiser?). Choose another series, or "
             "convert this one to NIfTI first, for example with dcm2niix."
@@ -139,19 +186,21 @@ def series_geometry(files: list[Path]) -> tuple[list[Path], tuple[int, int, int]
 
 def _header(file: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
     reader.ReadImageInformation()
     return reader
 
 
-def _slices(files: list[Path]) -> int:
+def _all_say(series: dict[Path, Elements], tag: tuple[int, int]) -> bool:
+    """Tell whether every file has an element, or the groups where multi-frame files keep it."""
+    return all(tag in elements.values or SHARED_GROUPS in elements.values for elements in series.values())
+
+
+def _slices(series: dict[Path, Elements]) -> int:
     """Return the number of slices; a single file may be a multi-frame one."""
-    if len(files) > 1:
-        return len(files)
-    size = _header(files[0]).GetSize()
-    return size[2] if len(size) > 2 else 1
+    return len(series) if len(series) > 1 else next(iter(series.values())).number(FRAMES, 1)
 
 
-def _description(file: Path) -> str:
-    header = _header(file)
-    return header.GetMetaData("0008|103e").strip() if header.HasMetaDataKey("0008|103e") else "no description"
+def _description(series: dict[Path, Elements]) -> str:
+    return next(iter(series.values())).text(DESCRIPTION)[:64] or "no description"

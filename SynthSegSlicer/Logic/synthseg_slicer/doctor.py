@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from . import __version__
+from .cards import MODEL_FOLDERS, bundled_models
 from .errors import WeightsError
 from .labels import BRAIN
 from .network import build, fold_batch_norm, parameter_count
 from .predict import predict
-from .weights import MODEL_FOLDERS, Model, bundled_models, load_model
+from .weights import Model, load_model
 
 REQUIRED = ("torch", "numpy", "SimpleITK", "nibabel")
 OPTIONAL = ("nilearn", "dask", "slicer-core")

@@ -9,6 +9,10 @@ class ScanError(SynthSegError, ValueError):
     """The input cannot be read or is no three-dimensional scan that could be segmented."""
 
 
+class ScanWarning(UserWarning):
+    """The scan can be used, but something about it was repaired, assumed, or looks wrong."""
+
+
 class OutputError(SynthSegError, OSError):
     """A result cannot be written where the user asked for it; nothing was left behind."""
 
@@ -41,6 +45,10 @@ class JobError(SynthSegError):
     def __init__(self, kind: str, message: str, details: str = ""):
         super().__init__(message)
         self.kind, self.details = kind, details
+
+
+class ClusterError(SynthSegError):
+    """The Dask scheduler of a batch is unknown, cannot be reached, or was lost; a rerun goes on."""
 
 
 class Cancelled(SynthSegError):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import OutputError, ScanError
 
 SLICER_SUFFIXES = (".seg.nrrd", ".mrb")
 """Files of 3D Slicer, which :mod:`.mrml` writes: a segmentation, a scene."""
+DEFLATE_RATIO = 1032
+"""Bytes that one byte of gzip, zlib or deflate can stand for at most (zlib's technical details)."""
 
 
 @contextmanager
@@ -43,6 +47,15 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Remove what processes that were killed inside :func:`atomic` left of a file; none may be writing it now."""
+    path = Path(path)
+    for temporary in path.parent.glob(f".*-{glob.escape(path.name)}"):
+        if re.fullmatch(r"(\.[0-9a-f]{8}-)+", temporary.name.removesuffix(path.name)):  # several if one was in another
+            with suppress(OSError):
+                temporary.unlink()
+
+
 def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> str:
     """Check before a long job that an output could be written, and return its suffix.
 
@@ -62,6 +75,46 @@ def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> str:
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: the folder {path.parent} is not writable. Choose another one.")
     return suffix
+
+
+def regular_file(path: Path) -> None:
+    """Refuse what is no file, such as a pipe or a device, on which a reader would wait or never come to an end.
+
+    Raises
+    ------
+    ScanError
+    """
+    if not path.is_file():
+        what = "is no regular file" if path.exists() else "there is no such file"
+        raise ScanError(f"{path}: {what}. Check the path, or copy the scan to a file.")
+
+
+def check_room(path: Path, files: Sequence[Path], size: int, *, packed: bool) -> None:
+    """Refuse a header that claims more voxels than its files can hold, before memory is taken for them.
+
+    Parameters
+    ----------
+    path : Path
+        Named in the error.
+    files : sequence of Path
+        All files of the volume.
+    size : int
+        Bytes that it claims once unpacked.
+    packed : bool
+        Whether the files are compressed; one byte then holds at most :data:`DEFLATE_RATIO`.
+
+    Raises
+    ------
+    ScanError
+    """
+    for file in files:
+        regular_file(file)
+    held = sum(file.stat().st_size for file in files) * (DEFLATE_RATIO if packed else 1)
+    if size > held:
+        raise ScanError(
+            f"{path}: cannot be read: the header claims {size:,} bytes of voxels, the file can hold at most {held:,}. "
+            "It is incomplete or its header is damaged; copy or export it again."
+        )
 
 
 def suffix_of(path: Path, suffixes: Sequence[str]) -> str | None:

@@ -47,6 +47,17 @@ _LOGIC = Path(__file__).resolve().parents[1]
 _CURE = "Close other programs, choose the fast quality, or crop the scan to the head."
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment variables to set in a Python process that runs a module of this package."""
+    paths = [str(_LOGIC), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONSAFEPATH": "1",  # modules that lie in the current folder by chance are not for us
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The segmentation of one scan.
@@ -187,13 +198,7 @@ class Job:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables to set in the child process."""
-        paths = [str(_LOGIC), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "PYTHONSAFEPATH": "1",  # modules that lie in the current folder by chance are not for us
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONIOENCODING": "utf-8",
-        }
+        return child_environment()
 
     @property
     def log(self) -> str:

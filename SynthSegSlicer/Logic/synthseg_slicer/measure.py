@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .files import atomic
-from .labels import Label
+from .labels import BRAIN_IDS, Label
 
 if TYPE_CHECKING:
     from .predict import TopPosteriors
 
 INTRACRANIAL = "Total-Intracranial"
 """Row and column name of the sum of all structures, CSF included."""
+
+TOTAL = "Total"
+"""Its name where structures are not the brain's."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ def total_intracranial(volumes: dict[int, float]) -> float:
     return float(sum(volumes.values()))
 
 
+def total_name(labels: Iterable[int]) -> str:
+    """Return what the sum of all structures is called: :data:`INTRACRANIAL`, or :data:`TOTAL` outside the brain."""
+    return INTRACRANIAL if set(BRAIN_IDS).issuperset(labels) else TOTAL
+
+
 def rows(
     volumes: dict[int, float],
     quality: dict[int | None, float | None],
@@ -112,7 +120,9 @@ def rows(
         asymmetry = _asymmetry(label, volumes)
         return Row(label.name, label.id, volume, share, asymmetry, quality.get(label.id), *bounds(label.id, volume))
 
-    last = Row(INTRACRANIAL, None, total, 1.0 if total else 0.0, None, quality.get(None), *bounds(None, total))
+    labels = list(labels)
+    name = total_name(label.id for label in labels)
+    last = Row(name, None, total, 1.0 if total else 0.0, None, quality.get(None), *bounds(None, total))
     return [*(row(label) for label in labels if label.id != 0), last]
 
 
@@ -163,7 +173,7 @@ def write_volumes_table(path: str | Path, scans: dict[str, dict[int, float]], na
         Label id to name.
     """
     labels = list(next(iter(scans.values()), {}))
-    header = ("scan", *(names.get(label, str(label)) for label in labels), INTRACRANIAL)
+    header = ("scan", *(names.get(label, str(label)) for label in labels), total_name(labels))
     rows = [(scan, *(v[label] for label in labels), total_intracranial(v)) for scan, v in scans.items()]
     _write(path, header, rows)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from . import __version__
 from .files import SLICER_SUFFIXES, atomic
 from .scan import WRITE_SUFFIXES, Scan
 from .weights import Model
+
+KEEP_FOLDERS = "SYNTHSEG_RECORD_FOLDERS"
 
 CITATION = (
     "Billot B. et al. SynthSeg: Segmentation of brain MRI scans of any contrast and resolution without retraining. "
@@ -75,12 +80,47 @@ def path_beside(output: str | Path) -> Path:
 
 
 def write(path: str | Path, record: dict) -> None:
-    """Write the record as JSON.
+    """Write the record as JSON, without the folders that scans and outputs lie in.
+
+    Folders are often called by a patient's name. They are kept where the environment variable :data:`KEEP_FOLDERS` is
+    set to something other than 0.
 
     Raises
     ------
     OutputError
         The file cannot be written.
     """
+    if os.environ.get(KEEP_FOLDERS, "0") in ("", "0"):
+        record = without_folders(record)
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def without_folders(record: dict) -> dict:
+    """Return a copy of a record in which no text holds the folder of a scan or an output."""
+    folders = {str(Path(file).parent) for file in _files(record)} - {".", os.path.sep}
+    if not folders:
+        return record
+    longest_first = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
+    folder = re.compile(rf"(?<![\w./\\-])(?:{longest_first})[/\\]")
+
+    def stripped(value):
+        if isinstance(value, dict):
+            return {key: stripped(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [stripped(one) for one in value]
+        return folder.sub("", value) if isinstance(value, str) else value
+
+    return stripped(record)
+
+
+def _files(value, key: str = "") -> Iterator[str]:
+    """Yield what a record names as scans and outputs."""
+    if isinstance(value, dict):
+        for inner, one in value.items():
+            yield from _files(one, key if key == "outputs" else inner)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _files(one, key)
+    elif isinstance(value, str) and key in ("name", "path", "outputs", "scans", "timepoints"):
+        yield value

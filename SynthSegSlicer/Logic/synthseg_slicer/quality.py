@@ -51,6 +51,11 @@ class Verdict:
     calibrated: bool
 
 
+def failed(verdict: Verdict) -> bool:
+    """Tell whether a result is probably wrong as a whole."""
+    return verdict.scan is not None and verdict.scan < DOUBTFUL_SCAN
+
+
 def judge(top: TopPosteriors, voxel_volume: float, names: dict[int, str], calibration: Calibration | None) -> Verdict:
     """Judge a cleaned-up result.
 

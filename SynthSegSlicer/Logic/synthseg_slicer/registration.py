@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import numpy as np
 import SimpleITK as sitk
 
 from .errors import ScanError
+from .files import atomic
 from .scan import Scan, ScanWarning
 
 BINS = 48
@@ -86,6 +88,32 @@ def register(moving: Scan, fixed: Scan) -> np.ndarray:
     matrix = _LPS_RAS @ matrix @ _LPS_RAS
     _check(matrix, moving, fixed)
     return matrix
+
+
+def write_transform(path: str | os.PathLike, matrix: np.ndarray) -> None:
+    """Write a linear transform as ITK does (.tfm, LPS+ mm).
+
+    In 3D Slicer, applied to the scan that was registered, it brings it onto the other; in ITK it is the transform to
+    resample the scan on the other's grid with.
+
+    Parameters
+    ----------
+    path : path
+        Target ending in .tfm, replaced if it exists.
+    matrix : array [4, 4]
+        From :func:`register`: world RAS+ mm of the scan to world RAS+ mm of the other.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    points = _LPS_RAS @ np.linalg.inv(matrix) @ _LPS_RAS  # ITK's way: from where a voxel is wanted to where it is
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(points[:3, :3].ravel().tolist())
+    transform.SetTranslation(points[:3, 3].tolist())
+    with atomic(path) as temporary:
+        sitk.WriteTransform(transform, str(temporary))
 
 
 def _check(matrix: np.ndarray, moving: Scan, fixed: Scan) -> None:

@@ -11,20 +11,16 @@ import SimpleITK as sitk
 from .conform import reorient
 from .files import atomic, check_output
 from .labels import BRAIN
+from .planes import PLANES, labelled_box, spread, window
 from .scan import write_itk
 
 COLORS: dict[int, tuple[int, int, int]] = {label.id: label.color for label in BRAIN}
 UNKNOWN_COLOR = (255, 0, 0)
 """For label ids without a colour of their own."""
 
-MARGIN_MM = 12.0
-"""Shown around the labelled region."""
 GAP = 12
 """Black pixels between tiles."""
 
-# (normal axis, axis down the picture, axis across it, letters at the left and right edge); all three RAS+ axes run
-# against the picture: patient right or anterior at picture left (radiological), superior or anterior on top
-_PLANES = ((2, 1, 0, "RL"), (1, 2, 0, "RL"), (0, 2, 1, "AP"))
 _GLYPHS = {
     "R": ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#"),
     "L": ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
@@ -87,15 +83,15 @@ def overlay_picture(
     labels, _ = reorient(labels, affine)
     spacing = np.linalg.norm(oriented[:3, :3], axis=0)
     shown = labels if region is None else (labels > 0) | reorient(region, affine)[0]
-    box = _labelled_box(shown, spacing)
-    centre = _labelled_box(labels if labels.any() else shown, spacing, margin=0.0)
-    low, high = _window(image[box], shown[box])
+    box = labelled_box(shown, spacing)
+    centre = labelled_box(labels if labels.any() else shown, spacing, margin=0.0)
+    low, high = window(image[box], shown[box])
     table = _color_table(labels, colors)
 
     rows = []
-    for normal, down, across, letters in _PLANES:
+    for _, normal, down, across, letters in PLANES:
         plain, painted = [], []
-        for index in _spread(centre[normal], slices):
+        for index in spread(centre[normal], slices):
             where = [box[0], box[1], box[2]]
             where[normal] = index
             grey, ids = image[tuple(where)], labels[tuple(where)]
@@ -110,29 +106,6 @@ def overlay_picture(
     picture = sitk.GetImageFromArray(np.ascontiguousarray(sheet), isVector=True)
     with atomic(path) as temporary:
         write_itk(temporary, picture)
-
-
-def _labelled_box(labels: np.ndarray, spacing: np.ndarray, margin: float = MARGIN_MM) -> tuple[slice, slice, slice]:
-    """Return the bounding box of all labels plus a margin in mm; the whole grid if there is no label."""
-    box = []
-    for axis, n in enumerate(labels.shape):
-        found = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
-        around = round(margin / float(spacing[axis]))
-        box.append(slice(max(0, found[0] - around), min(n, found[-1] + 1 + around)) if len(found) else slice(0, n))
-    return tuple(box)
-
-
-def _window(image: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the intensities shown black and white; white is set by the labelled tissue, not by scalp fat."""
-    low = float(np.percentile(image, 1))
-    high = float(np.percentile(image[labels > 0] if labels.any() else image, 99.5))
-    return (low, high) if low < high else (low, low + 1.0)
-
-
-def _spread(extent: slice, count: int) -> list[int]:
-    """Return ``count`` indices at the centres of equal parts of an extent."""
-    length = extent.stop - extent.start
-    return [extent.start + int(length * (i + 0.5) / count) for i in range(count)]
 
 
 def _pixels(shape: Sequence[int], spacing: Sequence[float], pixel_size: float) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,6 @@ def noise_level(image: np.ndarray) -> float:
     return float(MAD_TO_SIGMA * np.median(inside)) if inside.size else 0.0
 
 
-def denoised(image: np.ndarray) -> np.ndarray:
-    """Return a conformed image (1 mm) smoothed by a Gaussian of :data:`SIGMA_MM`."""
-    return smooth(image, SIGMA_MM)
+def denoised(image: np.ndarray, voxel_size: float = 1.0) -> np.ndarray:
+    """Return a conformed image (voxels in mm) smoothed by a Gaussian of :data:`SIGMA_MM`."""
+    return smooth(image, SIGMA_MM / voxel_size)

@@ -2,14 +2,14 @@
 
 Every reader ends in :class:`Scan`, whose constructor holds the one set of checks: what is no plausible
 three-dimensional scan of a head raises :class:`~synthseg_slicer.errors.ScanError` with the file, the reason and the
-cure. What can be read but deserves a look (replaced voxels, unknown orientation) is told through :class:`ScanWarning`.
+cure. What can be read but deserves a look (replaced voxels, unknown orientation) is told through :class:`.ScanWarning`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import dicom
-from .errors import OptionError, OutputError, ScanError
-from .files import atomic, check_output, reason, suffix_of
+from .errors import OptionError, OutputError, ScanError, ScanWarning
+from .files import atomic, check_output, check_room, reason, regular_file, suffix_of
+from .stored import MGH_SUFFIXES, NIFTI_SUFFIXES, UNKNOWN_AXES, read_header
+from .textheader import META_SUFFIXES, NRRD_SUFFIXES, check_stream, read_text_header
 
 MIN_VOXEL_SIZE_MM = 0.05
 """Finer than any in-vivo scan (0.2 mm at 7 T); catches micrometre and metre mix-ups."""
@@ -31,6 +33,8 @@ MIN_EXTENT_MM = 15.0
 MAX_EXTENT_MM = 600.0
 """Largest field of view along any axis: a whole head and neck; longer is a whole-body scan, which must be cropped
 first."""
+HEAD_EXTENT_MM = 80.0, 400.0
+"""Usual fields of view of head scans, along each axis; used for advice only."""
 MAX_VOXELS = 2**29
 """Refused before memory is taken: 2 GiB as float32, several times the largest 7 T scan."""
 SHEAR_TOLERANCE = 1e-3
@@ -39,26 +43,20 @@ MIN_FINITE_FRACTION = 0.01
 """Least share of finite voxels; a stripped brain with NaN around it in a large field of view still fills some
 percent."""
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
-MGH_SUFFIXES = (".mgz", ".mgh")
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
 DICOM_SUFFIXES = (".dcm", ".ima")
+_ITK_READERS = dict.fromkeys(NRRD_SUFFIXES, "NrrdImageIO") | dict.fromkeys(META_SUFFIXES, "MetaImageIO")
 READ_SUFFIXES = NIFTI_SUFFIXES + MGH_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES
 WRITE_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".nrrd", ".mha")
 
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_NIFTI_UNIT_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
-
-
-class ScanWarning(UserWarning):
-    """The scan can be used, but something about it was repaired or assumed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
     """A three-dimensional image and where its voxels lie.
 
-    Voxels that are NaN or infinite are replaced, with a :class:`ScanWarning`: NaN and -inf by the smallest finite
+    Voxels that are NaN or infinite are replaced, with a :class:`.ScanWarning`: NaN and -inf by the smallest finite
     value, +inf by the largest.
 
     Attributes
@@ -144,13 +142,12 @@ def read_scan(path: str | os.PathLike, frame: int | None = None) -> Scan:
     try:
         if path.is_dir():
             return _read_dicom(path, frame)
-        if not path.exists():
-            raise ScanError(f"{path}: there is no such file. Check the spelling of the path.")
+        regular_file(path)
         if path.stat().st_size == 0:
             raise ScanError(f"{path}: the file is empty (0 bytes). Copy or export it again.")
         suffix = suffix_of(path, READ_SUFFIXES)
         if suffix in NIFTI_SUFFIXES + MGH_SUFFIXES:
-            return _read_nibabel(path, frame)
+            return _read_stored(path, frame)
         if suffix in ITK_SUFFIXES:
             return _read_itk(path, frame)
         if suffix in DICOM_SUFFIXES or dicom.is_dicom(path):
@@ -234,13 +231,14 @@ def check_geometry(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
         raise ScanError(
             f"{name}: the voxel size {millimetres} mm is implausible (bounds {MIN_VOXEL_SIZE_MM:g} to "
             f"{MAX_VOXEL_SIZE_MM:g} mm). Correct voxel size or unit in the header; the unit should be mm."
+            f"{_likely_factor(size * shape)}"
         )
     extent = size * shape
     if extent.min() < MIN_EXTENT_MM or extent.max() > MAX_EXTENT_MM:
         raise ScanError(
             f"{name}: the field of view {_times(f'{e:.4g}' for e in extent)} mm is implausible for a head (bounds "
             f"{MIN_EXTENT_MM:g} to {MAX_EXTENT_MM:g} mm). Correct the voxel size in the header ({millimetres} mm), or "
-            "crop a larger scan to the head."
+            f"crop a larger scan to the head.{_likely_factor(extent)}"
         )
     cosines = np.abs(axes.T @ axes - np.eye(3))
     if cosines.max() > SHEAR_TOLERANCE:
@@ -272,54 +270,40 @@ def write_itk(path: Path, image: sitk.Image) -> None:
     sitk.ReadImage(str(path))
 
 
+def _likely_factor(extent: np.ndarray) -> str:
+    """Return the advice to multiply the voxel size by a power of ten, where that makes a field of view a head's."""
+    for factor in (1e3, 1e-3, 10.0, 0.1):  # metres, micrometres, centimetres, tenths of mm
+        if HEAD_EXTENT_MM[0] <= extent.min() * factor and extent.max() * factor <= HEAD_EXTENT_MM[1]:
+            return f" Multiplied by {factor:g}, it would fit a head."
+    return ""
+
+
 _AFFINE_CURE = "Export the scan again, or write a correct affine into its header."
 
 
-def _read_nibabel(path: Path, frame: int | None) -> Scan:
+def _read_stored(path: Path, frame: int | None) -> Scan:
+    name = str(path)
     try:
-        import nibabel as nib  # optional inside 3D Slicer
+        stored = read_header(path)
     except ImportError as error:
         raise ScanError(
             f"{path}: reading this format needs nibabel, which is not installed. Install it (pip install nibabel; in "
             "3D Slicer: slicer.util.pip_install('nibabel')) or save the scan as .nrrd."
         ) from error
-    name = str(path)
-    image = nib.load(path, mmap=False)
-    _check_type(image.get_data_dtype(), name)
-    affine = np.array(image.affine, dtype=np.float64)
-    if isinstance(image, nib.Nifti1Pair):
-        affine[:3] *= _NIFTI_UNIT_MM[image.header.get_xyzt_units()[0]]
-        if image.header["sform_code"] <= 0:
-            _check_stored_voxel_size(nib, image, name)
-            if image.header["qform_code"] <= 0:
-                _warn_orientation(name)
-    elif not isinstance(image, nib.MGHImage):
-        _warn_orientation(name)  # Analyze 7.5
-    shape, index = _pick_frame(image.shape, frame, name)
-    check_geometry(shape, affine, name)
-    proxy = image.dataobj
-    if (proxy.slope, proxy.inter) == (1, 0):
-        data = proxy.get_unscaled() if index is None else proxy[..., index]
-    elif index is None:
-        data = np.asarray(proxy, dtype=np.float32)
-    else:
-        data = np.asarray(proxy[..., index], dtype=np.float32)
-    files = [Path(part.filename) for part in image.file_map.values() if part.filename and Path(part.filename).exists()]
-    return Scan(data.reshape(shape, order="F"), affine, path, _sha256(files))
-
-
-def _check_stored_voxel_size(nib, image, name: str) -> None:
-    """Refuse voxel sizes of zero, which nibabel turns into 1 mm while loading."""
-    part = image.file_map.get("header") or image.file_map["image"]
-    with nib.openers.ImageOpener(part.filename or part.fileobj) as file:
-        stored = type(image.header).from_fileobj(file, check=False)["pixdim"][1:4]
-    if not np.all(np.isfinite(stored)) or np.any(stored == 0):
-        raise ScanError(f"{name}: the voxel size {_times(f'{s:g}' for s in stored)} mm is impossible. {_AFFINE_CURE}")
+    _check_type(stored.dtype, name)
+    shape, index = _pick_frame(stored.shape, frame, name)
+    check_geometry(shape, stored.affine, name)
+    for note in stored.notes:
+        warnings.warn(f"{name}: {note}.", ScanWarning, stacklevel=3)
+    return Scan(stored.voxels(shape, index), stored.affine, path, _sha256(stored.files))
 
 
 def _read_itk(path: Path, frame: int | None) -> Scan:
     name = str(path)
+    text = read_text_header(path) if suffix_of(path, ITK_SUFFIXES) else None
+    files = text.files if text else [path]
     reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO" if text is None else _ITK_READERS[suffix_of(path, ITK_SUFFIXES)])
     reader.SetFileName(name)
     reader.ReadImageInformation()
     _check_itk_type(reader, name)
@@ -327,15 +311,19 @@ def _read_itk(path: Path, frame: int | None) -> Scan:
     shape, index = _pick_frame(size if components == 1 else (*size, components), frame, name)
     affine = itk_affine(reader) if len(size) >= 3 else np.eye(4)
     check_geometry(shape, affine, name)
-    if suffix_of(path, (".nrrd", ".nhdr")) and not reader.HasMetaDataKey("NRRD_space"):
-        _warn_orientation(name)
+    if text:
+        stored = math.prod(size) * components * _itk_bytes(reader)
+        check_room(path, files, stored, packed=text.packed)
+        check_stream(text, stored)
+    if suffix_of(path, NRRD_SUFFIXES) and not reader.HasMetaDataKey("NRRD_space"):
+        warnings.warn(f"{name}: {UNKNOWN_AXES}.", ScanWarning, stacklevel=3)
     if len(size) == 4:
         reader.SetExtractSize([*size[:3], 0])
         reader.SetExtractIndex([0, 0, 0, index or 0])
     image = reader.Execute()
     if components > 1:
         image = sitk.VectorIndexSelectionCast(image, index)
-    return Scan(_itk_array(image), affine, path, _sha256(_with_data_file(path)))
+    return Scan(_itk_array(image), affine, path, _sha256(files))
 
 
 def _read_dicom(path: Path, frame: int | None) -> Scan:
@@ -355,6 +343,7 @@ def _read_dicom(path: Path, frame: int | None) -> Scan:
     affine = _LPS_RAS @ affine
     check_geometry(shape, affine, str(path))
     reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(file) for file in files])
     image = reader.Execute()
     _check_itk_type(image, str(path))
@@ -398,6 +387,11 @@ def _check_itk_type(image: sitk.Image | sitk.ImageFileReader, name: str) -> None
         raise ScanError(f"{name}: the image is in colour (RGB). Give the grey image it was made from.")
 
 
+def _itk_bytes(reader: sitk.ImageFileReader) -> int:
+    """Return how many bytes one component of a voxel takes."""
+    return sitk.Image([1, 1], reader.GetPixelIDValue()).GetSizeOfPixelComponent()
+
+
 def _components(image: sitk.Image | sitk.ImageFileReader) -> int:
     if isinstance(image, sitk.Image):
         return image.GetNumberOfComponentsPerPixel()
@@ -434,15 +428,6 @@ def _checked_values(data: np.ndarray, name: str) -> np.ndarray:
     if low == high:
         raise ScanError(f"{name}: the image is constant (every voxel is {low:g}). Export the scan again.")
     return data
-
-
-def _warn_orientation(name: str) -> None:
-    warnings.warn(
-        f"{name}: the file does not say how its axes lie in the patient; the format's default was assumed. If left and "
-        "right or up and down are wrong in the result, correct the header.",
-        ScanWarning,
-        stacklevel=4,
-    )
 
 
 def _write_nibabel(path: Path, data: np.ndarray, dtype: np.dtype, affine: np.ndarray) -> None:
@@ -494,15 +479,6 @@ def _itk_image(data: np.ndarray, affine: np.ndarray) -> sitk.Image:
 def _itk_array(image: sitk.Image) -> np.ndarray:
     """Return the voxels as ``[x, y, z]``; SimpleITK's own arrays are ``[z, y, x]``."""
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-
-
-def _with_data_file(path: Path) -> list[Path]:
-    """Return a file and, if it is a detached NRRD or MetaImage header, the data file it names."""
-    if not suffix_of(path, (".nhdr", ".mhd")):
-        return [path]
-    header = path.read_text(errors="replace")
-    named = re.findall(r"^(?:ElementDataFile|data ?file)\s*[:=]\s*(.+?)\s*$", header, re.M | re.I)
-    return [path] + [path.parent / file for file in named if (path.parent / file).is_file()]
 
 
 def _sha256(files: Sequence[Path]) -> str:

@@ -11,21 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from . import lesions, registration
+from . import lesions, registration, sanity
 from . import provenance as records
 from .cancel import CancelToken
+from .caught import caught_warnings
 from .conform import Conformed, conform, crop_to_head, standardise
 from .errors import DeviceError, OptionError
 from .files import SLICER_SUFFIXES, atomic, check_output
 from .labels import LESION_ID
+from .pages import write_scan_page
+from .pages.document import SUFFIXES as PAGE_SUFFIXES
 from .pipeline import Segmentation, segment, slicer_room, write_labels
 from .posteriors import SUFFIXES as POSTERIOR_SUFFIXES
 from .posteriors import write_posteriors
 from .postprocess import GridMap
 from .predict import out_of_memory, resolve_device
 from .report import overlay_picture
+from .resampling import sample
 from .scan import WRITE_SUFFIXES, Scan, read_scan
 from .stages import Progress, Stages
 from .weights import Model, load_model
@@ -94,6 +97,7 @@ def segment_lesions(
     volumes: str | os.PathLike | None = None,
     loads: str | os.PathLike | None = None,
     picture: str | os.PathLike | None = None,
+    report: str | os.PathLike | None = None,
     model: Model | str | os.PathLike | None = None,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
@@ -131,6 +135,8 @@ def segment_lesions(
         CSV, a row a structure; needs the anatomy.
     picture : path, optional
         PNG of slices.
+    report : path, optional
+        HTML page: pictures, lesions, loads, volumes, warnings, provenance (:mod:`synthseg_slicer.pages`).
     model : Model or path, optional
         Weights to use instead of the bundled ones.
     progress : callable, optional
@@ -144,13 +150,13 @@ def segment_lesions(
         See :mod:`synthseg_slicer.errors`; nothing was written.
     """
     scans = [scans] if isinstance(scans, (Scan, str, os.PathLike)) else list(scans)
-    given = {"output": output, "probability": probability, "volumes": volumes, "loads": loads, "picture": picture}
+    given = {"output": output, "probability": probability, "volumes": volumes, "loads": loads}
+    given |= {"picture": picture, "report": report}
     outputs = {kind: Path(path) for kind, path in given.items() if path is not None}
     _check(scans, outputs, anatomy, flips)
     device = str(resolve_device(device))
     stage = Stages(progress, cancel)
-    with python_warnings.catch_warnings(record=True) as caught:
-        python_warnings.simplefilter("always", UserWarning)
+    with caught_warnings() as caught:
         with stage("weights", 0.0, 0.01):
             model = model if isinstance(model, Model) else load_model(TASK, model)
             if LESION_ID not in model.ids:
@@ -165,6 +171,8 @@ def segment_lesions(
             suffix = f" {number + 1} of {len(scans)}" if len(scans) > 1 else ""
             with stage(f"register{suffix}", begin, begin + 0.2 * share):
                 conformed = conform(scan)
+                if number or not anatomy:  # the anatomy looks at the first one
+                    sanity.check(scan, conformed.image)
                 reference = reference or conformed
                 aligned = number == 0 or not register or registration.same_grid(scan, scans[0])
                 transforms.append(np.eye(4) if aligned else registration.register(scan, scans[0]))
@@ -233,6 +241,7 @@ def _check(scans: list, outputs: dict[str, Path], anatomy: bool, flips: int | No
         "volumes": (".csv",),
         "loads": (".csv",),
         "picture": (".png",),
+        "report": PAGE_SUFFIXES,
     }
     taken = {Path(scan).absolute(): "a scan itself" for scan in scans if not isinstance(scan, Scan)}
     for kind, path in outputs.items():
@@ -274,21 +283,8 @@ def _on_grid(
     to_index = np.linalg.inv(conformed.affine) @ np.linalg.inv(transform) @ reference.affine
     if logits.shape[1:] == shape and np.abs(to_index - np.eye(4)).max() < 1e-4:
         return logits, np.ones(shape, np.float32)
-    size = np.array(logits.shape[1:])
-    scale = torch.from_numpy(np.diag(2 / size) @ to_index[:3, :3]).float()
-    offset = torch.from_numpy((2 * to_index[:3, 3] + 1) / size - 1).float()
-    source = torch.from_numpy(logits)[None]
-    inside = torch.ones_like(source[:, :1])
-    x, y, z = (torch.arange(n, dtype=torch.float32) for n in shape)
-    plane = y[:, None, None] * scale[:, 1] + z[None, :, None] * scale[:, 2] + offset
-    moved, cover = np.empty((len(logits), *shape), np.float32), np.empty(shape, np.float32)
-    for index in range(shape[0]):
-        # grid_sample wants the last array axis first
-        where = (plane + x[index] * scale[:, 0]).flip(-1)[None, None]
-        moved[:, index] = F.grid_sample(source, where, align_corners=False)[0, :, 0].numpy()
-        cover[index] = F.grid_sample(inside, where, align_corners=False)[0, 0, 0].numpy()
-    reached = cover > 0.5
-    return np.where(reached, moved / np.maximum(cover, 0.5), 0), reached.astype(np.float32)
+    moved, inside = sample(logits, to_index, shape)
+    return moved, inside.astype(np.float32)
 
 
 def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) -> tuple[np.ndarray, np.ndarray]:
@@ -344,6 +340,8 @@ def _write(result: LesionSegmentation, outputs: dict[str, Path], image: np.ndarr
             overlay_picture(
                 temporary["picture"], image, result.labels, result.affine, slices=6, colors=colors, region=image > 0.2
             )
+        if "report" in temporary:
+            write_scan_page(temporary["report"], scan, result, image=image)
         if outputs:
             kept = {kind: str(path.absolute()) for kind, path in outputs.items()}
             beside = records.path_beside(next(iter(outputs.values())))

@@ -4,36 +4,36 @@ A model is two files side by side: ``NAME.pt`` (weights, nothing else) and ``NAM
 weights, architecture, labels, where it came from). The card is checked first; a weight file is opened only when its
 SHA-256 is the card's, and then with ``weights_only=True``, so that no file can run code. ``NAME-CONTRAST.pt`` beside
 ``NAME.pt`` is an expert for one family of contrasts (:mod:`synthseg_slicer.contrast`) with the same labels, and
-``NAME-quality.json`` the calibration of its quality scores.
+``NAME-quality.json`` the calibration of its quality scores, ``NAME-rescan.json`` the noise of its volumes.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import json
+import zipfile
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from .calibration import Calibration
+from .cards import CARD_FORMAT, another_version, expert_files, first_line, read_card, weight_file
+from .conform import CT_WINDOW_HU
 from .errors import WeightsError
 from .files import atomic
 from .labels import BRAIN, Label
 from .network import ARCHITECTURES, build, fold_batch_norm
+from .rescan import RescanNoise
 
-CARD_FORMAT = 1
-"""Version of the card's layout; a card of another version is refused rather than guessed at."""
-
-_HERE = Path(__file__).resolve()
-MODEL_FOLDERS = (
-    _HERE.parents[2] / "Resources" / "Models",  # the source tree and Slicer's install tree
-    _HERE.parent / "models",  # a wheel
-)
+MAX_WEIGHTS_BYTES = 2**30
+"""Larger weights are not opened; the bundled ones have 8 MB."""
+VOXEL_SIZES_MM = 0.2, 10.0
+"""Of the images that a network may have been trained on."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Model:
         Family of contrasts to the model that segments it better.
     calibration : Calibration or None
         What the quality of results is judged against.
+    rescan : RescanNoise or None
+        How far volumes of one head differ from scan to scan.
     """
 
     network: nn.Module
@@ -62,6 +64,12 @@ class Model:
     card: dict
     experts: dict[str, Model] = field(default_factory=dict)
     calibration: Calibration | None = None
+    rescan: RescanNoise | None = None
+
+    @property
+    def all_sha256(self) -> list[str]:
+        """SHA-256 of the weight file and of its experts', sorted: what measurements of the weights are bound to."""
+        return sorted(model.sha256 for model in (self, *self.experts.values()))
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -83,18 +91,23 @@ class Model:
         """Label id to topology class (0: none)."""
         return {label.id: label.topology for label in self.labels}
 
+    @property
+    def voxel_size(self) -> float:
+        """Voxel edge in mm of the images that the network was trained on; 1 where the card does not say."""
+        return float(self.card.get("voxel_size", 1.0))
 
-def bundled_models() -> dict[str, Path]:
-    """Return the bundled models, task name to weight file; experts belong to their task's model."""
-    found = {path.stem: path for folder in MODEL_FOLDERS for path in sorted(folder.glob("*.pt"))}
-    return {name: path for name, path in found.items() if name.partition("-")[0] not in found.keys() - {name}}
+    @property
+    def mirrored(self) -> bool:
+        """Whether the network may see the mirrored scan too, as heads; not where anatomy has no mirror image, as in the
+        chest.
+        """
+        return bool(self.card.get("mirrored", True))
 
-
-def expert_files(path: str | Path) -> dict[str, Path]:
-    """Return the experts beside the weight file ``path``, family of contrasts to weight file."""
-    path = Path(path)
-    files = sorted(path.parent.glob(f"{glob.escape(path.stem)}-*.pt"))
-    return {file.stem.removeprefix(f"{path.stem}-"): file for file in files}
+    @property
+    def ct_window(self) -> tuple[float, float]:
+        """Hounsfield units that CT is clipped to; those of a brain where the card does not say."""
+        low, high = self.card.get("ct_window", CT_WINDOW_HU)
+        return float(low), float(high)
 
 
 def load_model(task: str = "brain", path: str | Path | None = None, device: str | torch.device = "cpu") -> Model:
@@ -114,36 +127,40 @@ def load_model(task: str = "brain", path: str | Path | None = None, device: str 
     WeightsError
         The weights or the card are missing, damaged, do not belong together, or belong to another version.
     """
-    if path is None:
-        path = bundled_models().get(task)
-        if path is None:
-            raise WeightsError(
-                f"No bundled weights for the task '{task}' (looked for {task}.pt in "
-                f"{' and '.join(map(str, MODEL_FOLDERS))}). Reinstall the package, or name a weight file."
-            )
-    model = _load(Path(path), device)
+    path = weight_file(task, path)
+    model = _load(path, device)
     experts = {family: _load(file, device) for family, file in expert_files(path).items()}
     for family, expert in experts.items():
         if expert.labels != model.labels:
             raise WeightsError(f"The weights {expert_files(path)[family]} have other labels than {path}. Remove them.")
-    return replace(model, experts=experts, calibration=_calibration(Path(path), model, experts))
+    model = replace(model, experts=experts)
+    return replace(
+        model,
+        calibration=_measured(path, "quality", Calibration, model),
+        rescan=_measured(path, "rescan", RescanNoise, model),
+    )
 
 
-def _calibration(path: Path, model: Model, experts: dict[str, Model]) -> Calibration | None:
-    """Return the calibration beside the weights if it was made with them and with the experts."""
-    file = path.with_name(f"{path.stem}-quality.json")
+def _measured(path: Path, what: str, kind: type, model: Model):
+    """Return what was measured of weights, ``NAME-WHAT.json`` beside them, if it was with them and their experts."""
+    file = path.with_name(f"{path.stem}-{what}.json")
     if not file.exists():
         return None
-    calibration = Calibration.load(file)
-    return calibration if calibration.weights == sorted(m.sha256 for m in (model, *experts.values())) else None
+    measured = kind.load(file)
+    return measured if measured.weights == model.all_sha256 else None
 
 
 def _load(path: Path, device: str | torch.device) -> Model:
     card = read_card(path)
+    if str(card["architecture"]) not in ARCHITECTURES:
+        raise another_version(path)
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MAX_WEIGHTS_BYTES else b""
     except OSError as error:
         raise WeightsError(f"Cannot read the weights {path}: {error.strerror or error}.") from error
+    if size > MAX_WEIGHTS_BYTES:
+        raise WeightsError(f"The weights {path} are larger than {MAX_WEIGHTS_BYTES >> 20} MB. Use other ones.")
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != card["sha256"]:
         raise WeightsError(
@@ -151,41 +168,30 @@ def _load(path: Path, device: str | torch.device) -> Model:
             f"{str(card['sha256'])[:12]}…). Copy or download both files again."
         )
     try:
+        _check_claims(card, content)
         network = build(card["architecture"], **card["options"])
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")["state"]
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
         labels = tuple(Label(**{**entry, "color": tuple(entry["color"])}) for entry in card["labels"])
     except Exception as error:  # whatever torch or the constructors find wrong with a foreign file
-        raise WeightsError(f"The weights {path} do not fit their card: {_first_line(error)}") from error
+        raise WeightsError(f"The weights {path} do not fit their card: {first_line(error)}") from error
     if network.n_labels != len(labels):
         raise WeightsError(f"The weights {path} have {network.n_labels} channels, but their card {len(labels)} labels.")
     return Model(fold_batch_norm(network).to(device), labels, sha256, card)
 
 
-def read_card(path: str | Path) -> dict:
-    """Return the card of the weight file ``path``.
-
-    Raises
-    ------
-    WeightsError
-        The card is missing or damaged, or belongs to another version of this package.
-    """
-    file = Path(path).with_suffix(".json")
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-        missing = {"format", "sha256", "architecture", "options", "labels"} - set(card)
-    except OSError as error:
-        raise WeightsError(
-            f"Cannot read the model card {file}: {error.strerror or error}. A weight file NAME.pt needs NAME.json "
-            "beside it."
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"The model card {file} is damaged: {_first_line(error)}") from error
-    if missing:
-        raise WeightsError(f"The model card {file} lacks {', '.join(sorted(missing))}.")
-    if card["format"] != CARD_FORMAT or card["architecture"] not in ARCHITECTURES:
-        raise WeightsError(f"The model card {file} belongs to another version of this package. Update the package.")
-    return card
+def _check_claims(card: dict, content: bytes) -> None:
+    """Refuse, before memory is taken, an archive that unpacks to more than it weighs and a card of absurd numbers."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):  # torch stores, it does not compress
+            raise ValueError("the archive is compressed, which weights of this package are not")
+    numbers = np.array([n for option in card["options"].values() for n in np.ravel(option)], dtype=np.float64)
+    if not 27 * (numbers**2).sum() <= 4 * len(content) + 2**20:  # a kernel of 3 x 3 x 3 from each width to itself
+        raise ValueError(f"the card describes a network that {len(content):,} bytes cannot fill")
+    model = Model(nn.Identity(), (), "", card)
+    low, high = model.ct_window
+    if not (VOXEL_SIZES_MM[0] <= model.voxel_size <= VOXEL_SIZES_MM[1] and low < high):
+        raise ValueError(f"the card speaks of voxels of {model.voxel_size} mm and a CT window of {low} to {high} HU")
 
 
 def save_model(path: str | Path, network: nn.Module, card: dict) -> Path:
@@ -202,8 +208,8 @@ def save_model(path: str | Path, network: nn.Module, card: dict) -> Path:
         Not folded, so that a later training can continue from it.
     card : dict
         ``architecture`` and ``options`` (what :func:`synthseg_slicer.network.build` needs), any facts to record
-        (version, training data, licence, ...), and optionally ``labels`` (default: the 33 brain labels). ``format``
-        and ``sha256`` are filled in.
+        (version, training data, licence, ...), and optionally ``labels`` (default: the 33 brain labels),
+        ``voxel_size``, ``mirrored`` and ``ct_window`` (see :class:`Model`). ``format`` and ``sha256`` are filled in.
 
     Returns
     -------
@@ -224,7 +230,3 @@ def save_model(path: str | Path, network: nn.Module, card: dict) -> Path:
         weights_file.write_bytes(content)
         card_file.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -96,7 +96,7 @@ def main() -> int:
         print("usage: python -m synthseg_slicer.worker FOLDER", file=sys.stderr)
         return 2
     folder = Path(sys.argv[1])
-    send = _take_standard_output()
+    send = take_standard_output()
     faulthandler.enable()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a parent that ignores it hands that down
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
@@ -105,7 +105,7 @@ def main() -> int:
         _work(folder, send)
     except Exception as error:
         traceback.print_exc()
-        failure = _explain(error, "There is not enough memory to start. Close other programs, then try again.")
+        failure = explain(error, "There is not enough memory to start. Close other programs, then try again.")
         send("error", kind=failure.kind, message=str(failure), scan=failure.scan)
         return 1
     send("done")
@@ -149,7 +149,7 @@ def _work(folder: Path, send: Send) -> None:
             segmentation = segment(scan, model=model, progress=step, **options)
             _write(folder, index, segmentation)
         except Exception as error:
-            failure = _explain(error, _memory_message(entry, free))
+            failure = explain(error, _memory_message(entry, free))
             frame = f"Frame {index + 1} of {of}: " if of > 1 else ""
             raise _Failure(failure.kind, f"{frame}{failure}", index) from error
         del scan, segmentation  # before the next one is read
@@ -176,7 +176,7 @@ def _segment_lesions(
         result = segment_lesions(scans, model=model, progress=step, **options)
         _write_lesions(folder, result, asked)
     except Exception as error:
-        failure = _explain(error, _memory_message(max(entries, key=lambda entry: entry["memory"]), free))
+        failure = explain(error, _memory_message(max(entries, key=lambda entry: entry["memory"]), free))
         raise _Failure(failure.kind, str(failure), 0) from error
     step("write", 1.0)
 
@@ -247,8 +247,8 @@ def _write_json(path: Path, content: dict) -> None:
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _explain(error: Exception, no_memory: str) -> _Failure:
-    """Return what the parent is told of an error: ``no_memory`` if that ran out."""
+def explain(error: Exception, no_memory: str) -> _Failure:
+    """Return an error's ``kind`` and, as its text, what the user is told of it: ``no_memory`` if that ran out."""
     if isinstance(error, _Failure):
         return error
     if _out_of_memory(error):
@@ -278,7 +278,7 @@ def _memory_message(entry: dict, free: int | None) -> str:
     )
 
 
-def _take_standard_output() -> Send:
+def take_standard_output() -> Send:
     """Keep the standard output for the protocol, and let everything else that is printed go to standard error."""
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "wb")

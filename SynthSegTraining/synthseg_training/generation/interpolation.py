@@ -39,3 +39,12 @@ def resample(field: Tensor, weights: Tensor) -> Tensor:
 def voxel_centres(size: int, voxel_size: float, device: torch.device) -> Tensor:
     """Return the coordinates in mm of a crop's voxel centres along one axis, 0 in the middle of the crop."""
     return (torch.arange(size, device=device) - (size - 1) / 2) * voxel_size
+
+
+def sampling_grid(position: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Return positions ``[3, N, N, N]`` in voxels of a volume as ``[1, N, N, N, 3]`` for ``F.grid_sample``.
+
+    For ``align_corners=False``; ``shape`` is that of the volume ``[x, y, z]``.
+    """
+    size = torch.tensor(shape, device=position.device).view(3, 1, 1, 1)
+    return ((2 * position + 1) / size - 1).flip(0).movedim(0, -1)[None]  # grid_sample wants the last axis first

@@ -49,6 +49,8 @@ class Resolution:
         Share of low-resolution samples that are so along all three axes.
     isotropic, anisotropic : tuple of float
         Bounds of the slice spacing in mm, isotropic and along one axis.
+    directions : tuple of int
+        Axes of the image (x, y, z; sagittal, coronal, axial slices) of which the one with low resolution is drawn.
     alpha : tuple of float
         Bounds of the random deviation of the slice profile's width.
     profile : float
@@ -63,6 +65,7 @@ class Resolution:
     isotropic_share: float = 0.1
     isotropic: tuple[float, float] = (1.0, 4.0)
     anisotropic: tuple[float, float] = (1.0, 8.0)
+    directions: tuple[int, ...] = (0, 1, 2)
     alpha: tuple[float, float] = (1 / 1.03, 1.03)
     profile: float = math.log(10) / math.pi
     in_plane_sigma: float = 0.0
@@ -85,7 +88,7 @@ class Resolution:
         if not happens(rng, self.probability):
             return ResolutionParameters([])
         isotropic = happens(rng, self.isotropic_share)
-        axes = [0, 1, 2] if isotropic else [integer(rng, 3)]
+        axes = [0, 1, 2] if isotropic else [self.directions[integer(rng, len(self.directions))]]
         bounds = self.isotropic if isotropic else self.anisotropic
         spacing = uniform(rng, *bounds)
         thickness = uniform(rng, bounds[0], spacing)

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..generation import GeneratorConfig
 from ..generation.draws import happens
 from .model import StrokeConfig
 
@@ -14,7 +15,7 @@ from .model import StrokeConfig
 class Samples(Protocol):
     """What draws training samples: :class:`~.model.StrokeGenerator`, :class:`~.real.RealScans` and their like."""
 
-    config: StrokeConfig
+    config: GeneratorConfig | StrokeConfig
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return an image ``[1, N, N, N]`` and its target ``[N, N, N]``."""
@@ -35,12 +36,12 @@ class Mixture:
         self.first, self.second, self.share = first, second, share
 
     @property
-    def config(self) -> StrokeConfig:
+    def config(self) -> GeneratorConfig | StrokeConfig:
         """Settings of the first source; setting them sets both."""
         return self.first.config
 
     @config.setter
-    def config(self, config: StrokeConfig) -> None:
+    def config(self, config: GeneratorConfig | StrokeConfig) -> None:
         self.first.config = self.second.config = config
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:

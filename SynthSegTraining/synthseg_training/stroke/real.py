@@ -16,6 +16,7 @@ from synthseg_slicer.labels import LESION_ID
 from synthseg_slicer.scan import read_scan
 
 from ..generation.draws import happens, integer
+from ..generation.interpolation import sampling_grid
 from ..losses import UNKNOWN_HEALTHY
 from .model import StrokeConfig
 
@@ -64,8 +65,7 @@ class RealScans:
         if len(where) and happens(rng, ON_LESION):
             spatial.centre[:] = where[integer(rng, len(where))].tolist()
         position = config.spatial.coordinates(spatial, config.crop, 1.0, 1.0, image.device)
-        size = torch.tensor(image.shape).view(3, 1, 1, 1)
-        grid = ((2 * position + 1) / size - 1).flip(0).movedim(0, -1)[None]  # grid_sample wants the last axis first
+        grid = sampling_grid(position, image.shape)
         values = torch.stack([image.float(), mask.float()])[None]
         crop, lesion = F.grid_sample(values, grid, align_corners=False)[0]
         if config.flip.draw(rng):

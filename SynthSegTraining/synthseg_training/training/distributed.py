@@ -58,6 +58,23 @@ def local_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
+def resume_random(rng: torch.Generator, state: torch.Tensor, rank: int) -> None:
+    """Go on where a checkpoint's random numbers end, in each process with numbers of its own.
+
+    Parameters
+    ----------
+    rng : torch.Generator
+        Of this process.
+    state : tensor
+        Of the first process's generator, which alone is in the checkpoint. The others are seeded from it; with the same
+        state all would draw the same samples.
+    rank : int
+    """
+    rng.set_state(state)
+    if rank:
+        rng.manual_seed(int(torch.randint(2**62, (rank,), generator=rng)[-1]))
+
+
 @torch.no_grad()
 def share_weights(network: nn.Module, processes: int) -> None:
     """Give every process the weights of the first."""

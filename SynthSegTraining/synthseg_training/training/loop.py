@@ -26,6 +26,7 @@ from synthseg_training.training.distributed import (
     any_process,
     average_gradients,
     local_device,
+    resume_random,
     share_weights,
     start,
     stop,
@@ -114,11 +115,13 @@ def make_generator(maps: LabelMapSet, config: GeneratorConfig | StrokeConfig) ->
     return (StrokeGenerator if isinstance(config, StrokeConfig) else Generator)(maps, config)
 
 
-def with_data(generator: StrokeGenerator, recipe: Recipe) -> StrokeGenerator | Mixture:
+def with_data(generator: Generator | StrokeGenerator, recipe: Recipe) -> Generator | StrokeGenerator | Mixture:
     """Return the generator mixed with the recipe's folder of real data, if it names one."""
     if not recipe.data:
         return generator
-    if recipe.data.kind == "maps":
+    if recipe.task == "anatomy":
+        from synthseg_training.generation.supervised import LabelledScans as Source
+    elif recipe.data.kind == "maps":
         from synthseg_training.stroke.from_maps import MapsGenerator as Source
     else:
         from synthseg_training.stroke.real import RealScans as Source
@@ -208,7 +211,7 @@ class _Run:
             if same and set(content.get("optimizer", ())) == set(self.optimizer.state_dict()):  # else of another kind
                 self.optimizer.load_state_dict(content["optimizer"])
             if "rng" in content:
-                self.rng.set_state(content["rng"])
+                resume_random(self.rng, content["rng"], self.rank)
             if same and self.recipe.ema is not None and "ema" in content:
                 self.average = WeightAverage(self.network, self.recipe.ema)
                 self.average.state = {k: v.to(self.device) for k, v in checkpoint.weights(content).items()}
@@ -260,7 +263,7 @@ class _Run:
                 generator = with_data(generator, self.recipe)
                 forward = self._forward(stage)
                 before = self.recipe.stages[index - 1] if index else None
-                self._set_norm(stage, fresh=within == 0 and not (before and before.frozen_norm))
+                self._set_norm(stage, generator, fresh=within == 0 and not (before and before.frozen_norm))
             generator.config = stage_config(self.recipe, stage, within)
             rate = learning_rate(stage, within)
             for group in self.optimizer.param_groups:
@@ -323,13 +326,13 @@ class _Run:
             forward = torch.compile(forward)
         return forward if several else lambda image: (forward(image),)
 
-    def _set_norm(self, stage: Stage, fresh: bool) -> None:
+    def _set_norm(self, stage: Stage, generator: Generator | StrokeGenerator | Mixture, fresh: bool) -> None:
         """Freeze batch normalisation where the stage says so, ``fresh`` with statistics of the present weights."""
         self.network.train()
         if stage.frozen_norm and fresh:
             # The running averages lag behind weights that moved. Weights that were already trained with frozen
             # statistics, before an interruption or in the stage before, keep theirs.
-            generator = make_generator(self.training_maps, stage_config(self.recipe, stage, stage.steps))
+            generator.config = stage_config(self.recipe, stage, stage.steps)
             with self._autocast():
                 estimate_norm_statistics(self.network, self._forward(stage), _images(generator, NORM_SAMPLES, self.rng))
         if stage.frozen_norm:

@@ -88,7 +88,8 @@ class Muon:
     def step(self) -> None:
         """Move all parameters."""
         for parameter, matrix in self.kernels:
-            matrix.grad = parameter.grad.movedim(1, -1).reshape(matrix.shape)
+            if parameter.grad is not None:  # a stage may leave out part of the network (trunk_only)
+                matrix.grad = parameter.grad.movedim(1, -1).reshape(matrix.shape)
         for part in self.parts.values():
             part.step()
 
