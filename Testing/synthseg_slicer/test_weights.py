@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -132,3 +133,94 @@ def test_an_expert_for_other_labels_is_refused(tiny_weights):
 @pytest.mark.skipif("brain" not in bundled_models(), reason="no bundled weights yet")
 def test_bundled_brain_model_is_undamaged_and_labels_the_brain():
     assert load_model("brain").labels == BRAIN
+
+
+# ---- tampering ----
+
+
+def with_card(path, **changes):
+    """Change entries of the card; its checksum is made to fit the weights."""
+    card = json.loads(path.with_suffix(".json").read_text())
+    card |= {"sha256": weights.hashlib.sha256(path.read_bytes()).hexdigest()} | changes
+    path.with_suffix(".json").write_text(json.dumps(card))
+    return path
+
+
+def test_weights_that_unpack_to_more_than_they_weigh_are_refused(tiny_weights):
+    with zipfile.ZipFile(tiny_weights) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tiny_weights, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content + bytes(10**7))
+    with pytest.raises(WeightsError, match="the archive is compressed"):
+        load_model(path=with_card(tiny_weights))
+
+
+def test_weights_that_are_no_archive_are_refused_unread(tiny_weights):
+    tiny_weights.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")  # a pickle as torch wrote it before 1.6
+    with pytest.raises(WeightsError, match=r"do not fit their card.*not a zip file"):
+        load_model(path=with_card(tiny_weights))
+
+
+@pytest.mark.parametrize("options", [{"widths": [4, 10**6]}, {"n_labels": 10**9, **TINY}, {"widths": [10**12, 4]}])
+def test_cards_of_absurd_networks_are_refused_before_memory_is_taken(tiny_weights, options):
+    with pytest.raises(WeightsError, match=r"a network that .* bytes cannot fill"):
+        load_model(path=with_card(tiny_weights, options=options))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"voxel_size": 0}, {"voxel_size": 1e-3}, {"voxel_size": 99}, {"ct_window": [80, 0]}]
+)
+def test_cards_of_absurd_images_are_refused(tiny_weights, changes):
+    with pytest.raises(WeightsError, match="the card speaks of voxels"):
+        load_model(path=with_card(tiny_weights, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"architecture": ["fast"]}, {"architecture": None}, {"options": [1, 2]}, {"options": {"widths": "many"}},
+     {"labels": 7}, {"labels": [{}]}, {"voxel_size": "thin"}, {"ct_window": 3}],
+)  # fmt: skip
+def test_entries_of_a_wrong_kind_are_refused(tiny_weights, changes):
+    with pytest.raises(WeightsError):
+        load_model(path=with_card(tiny_weights, **changes))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, '["format", "sha256", "architecture", "options", "labels"]', "7", "null"]
+)
+def test_a_card_that_is_no_table_is_refused(tiny_weights, text):
+    tiny_weights.with_suffix(".json").write_text(text)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_model(path=tiny_weights)
+
+
+def test_larger_files_than_any_weights_are_not_opened(tiny_weights, monkeypatch):
+    monkeypatch.setattr(weights, "MAX_WEIGHTS_BYTES", 1000)
+    with pytest.raises(WeightsError, match="larger than"):
+        load_model(path=tiny_weights)
+    monkeypatch.setattr(cards, "MAX_CARD_BYTES", 1000)
+    with pytest.raises(WeightsError, match="damaged: it is larger than"):
+        load_model(path=tiny_weights)
+
+
+def test_a_calibration_of_words_is_refused(tmp_path):
+    one = [1.0]
+    parts = [
+        ["a"],
+        [2],
+        one,
+        one,
+        [[0.0] * 3],
+        [[1.0] * 3],
+        0.0,
+        1.0,
+        [0.0] * len(FEATURES),
+        one,
+        one,
+        ["many", 1.0],
+        {},
+    ]
+    Calibration(*parts).save(tmp_path / "a-quality.json")
+    with pytest.raises(WeightsError, match=r"calibration .* is damaged"):
+        Calibration.load(tmp_path / "a-quality.json")
