@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_cohort_page(folder / "cohort.html", [*entries, CohortEntry(EVIL, "failed", EVIL)])
     return folder
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core; the package that brings it cannot be imported where the locale's encoding is ASCII."""
+    package = importlib.util.find_spec("axe_playwright_python")
+    if package is None:
+        pytest.skip("axe-playwright-python is not installed")
+    return Path(package.origin).with_name("axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -104,11 +114,11 @@ def test_a_script_that_slipped_in_would_not_run(browser, folder):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_no_fault(visit, name, width, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+def test_axe_finds_no_fault(visit, axe, name, width, scheme):
     page = visit(name, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    result = axe.run(page)
-    assert result.violations_count == 0, result.generate_report()
+    page.evaluate(axe)
+    violations = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    assert violations == [], [(fault["help"], [node["html"] for node in fault["nodes"]]) for fault in violations]
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out sideways
 
 
