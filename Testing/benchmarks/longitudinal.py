@@ -4,19 +4,23 @@
 
 SCANS holds NAME_image.nii.gz. A follow-up is deformed smoothly so that the ventricles grow by 15 % and the hippocampi
 shrink by 10 %, and compared with the baseline: for --pair, the second of two real scans of a head against the first;
-for --names, two simulated visits (synthseg_training.rescan) of one scan. The real pair is compared undeformed as well.
-``DIR/longitudinal.md`` says what was found; true changes are those of the deformed label map.
+for --names, two simulated visits (synthseg_training.rescan) of one scan. The real pair is compared undeformed as well,
+and once more with its scans exchanged; time and memory of that are set against two single segmentations, each in a
+process of its own. ``DIR/longitudinal.md`` says what was found; true changes are those of the deformed label map.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from measure import in_child, peak_megabytes
 from scipy import fft, ndimage
 
 from synthseg_slicer import segment
@@ -35,25 +39,51 @@ SMOOTHING_MM, REACH_MM = 1.5, 20.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--names", nargs="*", default=["nm1000", "fs10"])
     parser.add_argument("--pair", nargs=2, default=["nm1003", "nm1023"])
+    parser.add_argument("--child", choices=["singly", "together"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     model = load_model(path=options.model)
+    warnings.simplefilter("ignore")
+    first, second = named_scans(options.folder, options.pair)
+    if options.child:
+        print(json.dumps(cost(options.child, first, second, model)))
+        return
+    if options.output is None:
+        parser.error("name a folder for the results: -o DIR")
     if model.rescan is None:
         parser.error("these weights have no rescan noise: run synthseg-train rescan first")
-    warnings.simplefilter("ignore")
     rng = np.random.default_rng(1)
-    first, second = named_scans(options.folder, options.pair)
-    rows = compared("no change", segment_timepoints([first, second], model=model), {})
+    still = segment_timepoints([first, second], model=model)
+    rows = compared("no change", still, {})
     changed, truth = atrophied(second, model)
     rows += compared("change", segment_timepoints([first, changed], model=model), truth)
     for scan in named_scans(options.folder, options.names):
         changed, truth = atrophied(scan, model)
         visits = [retake(scan, rng), retake(changed, rng)]
         rows += compared("change", segment_timepoints(visits, model=model), truth)
-    report(pd.DataFrame(rows), model, options.output)
+    asked = [str(options.folder), "--pair", *options.pair]
+    asked += [] if options.model is None else ["--model", str(options.model)]
+    costs = {kind: in_child(__file__, *asked, "--child", kind) for kind in ("singly", "together")}
+    exchanged = [{str(label): one[label] for label in one} for one in volumes_of(still)] == costs["together"]["volumes"]
+    report(pd.DataFrame(rows), model, costs, exchanged, options.output)
+
+
+def volumes_of(timeline: Timeline) -> list[dict[int, float]]:
+    """Return the volumes of each timepoint."""
+    return [one.segmentation.volumes for one in timeline.timepoints]
+
+
+def cost(kind: str, first: Scan, second: Scan, model: Model) -> dict:
+    """Return processor seconds, MB at the peak, and the volumes of both scans, singly or as exchanged timepoints."""
+    begin = time.process_time()  # steady on a busy machine, too
+    if kind == "singly":
+        volumes = [segment(scan, model=model).volumes for scan in (first, second)]
+    else:
+        volumes = volumes_of(segment_timepoints([second, first], model=model))[::-1]
+    return {"seconds": time.process_time() - begin, "megabytes": peak_megabytes(), "volumes": volumes}
 
 
 def compared(kind: str, timeline: Timeline, truth: dict[int, float]) -> list[dict]:
@@ -119,18 +149,27 @@ def warped(volume: np.ndarray, displacement: np.ndarray, order: int = 1) -> np.n
     return ndimage.map_coordinates(volume, places, order=order, mode="nearest")
 
 
-def report(table: pd.DataFrame, model: Model, folder: Path) -> None:
+def report(table: pd.DataFrame, model: Model, costs: dict[str, dict], exchanged: bool, folder: Path) -> None:
     """Write the tables."""
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "longitudinal.csv", index=False)
     table["beyond"] = table["verdict"] != NOISE
     still = table[table["kind"] == "no change"]
+    singly = zip(*(volumes.values() for volumes in costs["singly"]["volumes"]))
     pairs = ", ".join(f"{count} {kind}" for kind, count in model.rescan.facts["pairs"].items())
+    added = model.rescan.facts["added_by_real_visits_percent"]
     lines = [
-        f"Thresholds rest on {pairs} pairs, times {model.rescan.facts['factor_of_real_pairs']:.2f} for real ones.",
+        f"Thresholds rest on {pairs} pairs; real visits add {added:.2f} %.",
         "",
         f"Unchanged ({still['scan'].iloc[0]}): {still['beyond'].sum()} of {len(still)} structures beyond threshold, "
-        f"mean difference {still['found'].abs().mean():.2f} %.",
+        f"mean difference {still['found'].abs().mean():.2f} %, largest {still['found'].abs().max():.2f} %.",
+        f"With the scans exchanged all volumes are {'the same to the last bit' if exchanged else 'NOT the same'}.",
+        "Segmented singly, the mean difference is "
+        f"{np.mean([abs(symmetrised_percent(*pair)) for pair in singly if sum(pair)]):.2f} %.",
+        "",
+        "| two scans | processor seconds | MB at the peak |",
+        "| --- | --- | --- |",
+        *(f"| {kind} | {one['seconds']:.1f} | {one['megabytes']:.0f} |" for kind, one in costs.items()),
         "",
         "| scan | structure | true % | found % | threshold % | verdict |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -65,7 +65,7 @@ def _answer(case: dict, model: Model) -> dict:
     try:
         sanity.check(scan, conform(scan).image) if not case["segment"] else segment(scan, model=model)
     except SynthSegError as error:
-        return read | {"outcome": "refused", "message": str(error)}
+        return read | {"outcome": "refused", "message": str(error), "seconds": time.monotonic() - begin}
     except Exception as error:
         return read | {"outcome": "wrong error", "message": f"{type(error).__name__}: {error}"}
     return read | {"outcome": "segmented" if case["segment"] else "accepted"}

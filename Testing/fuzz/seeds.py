@@ -87,13 +87,15 @@ def make_seeds(folder: Path) -> list[Seed]:
         )
     add("mhd", "a.mhd", 600, "text", lambda p: sitk.WriteImage(image, str(p / "a.mhd")))
     add("dicom", ".", 1200, "dicom", lambda p: _dicom_series(p, data))
-    add(
-        "dicom-frames",
-        "a.dcm",
-        1500,
-        "dicom",
-        lambda p: sitk.WriteImage(sitk.Cast(image, sitk.sitkUInt16), str(p / "a.dcm")),
-    )
+    frames = sitk.Cast(image, sitk.sitkUInt16)
+    for name, compress in (("dicom-frames", False), ("dicom-packed", True)):  # the latter in JPEG 2000
+        add(
+            name,
+            "a.dcm",
+            1500,
+            "dicom",
+            lambda p, c=compress: sitk.WriteImage(frames, str(p / "a.dcm"), useCompression=c),
+        )
     return seeds
 
 

@@ -166,12 +166,13 @@ def test_errors_are_raised_and_change_nothing(logic, add_head, snapshot):
     assert scene.keys() >= snapshot().keys()
 
 
-def test_a_repaired_scan_is_told(logic, add_head, head):
+def test_a_repaired_or_implausible_scan_is_told(logic, add_head, head):
     array = head[0].astype(np.float32)
     array[20:22, 20, 20] = np.nan
     ends = []
     logic.process(add_head("spotted", array), fast=True, device="cpu", finished=ends.append)
     assert any("spotted" in message and "NaN" in message for message in ends[0].warnings())
+    assert any("spotted" in message and "too little for a head" in message for message in ends[0].warnings())
 
 
 def test_a_failure_while_writing_removes_what_was_begun(logic, add_head, snapshot, monkeypatch):

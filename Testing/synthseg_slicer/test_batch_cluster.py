@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from batches import METHOD, SLOW, alive, children, failed, labels, same_tables, start, until
@@ -16,9 +19,9 @@ from mixed_scans import write_mixed
 from synthseg_slicer.batch import cluster
 from synthseg_slicer.batch.cluster import DaskWorkers, local_processes
 from synthseg_slicer.batch.ledger import Ledger
-from synthseg_slicer.batch.plan import Plan
+from synthseg_slicer.batch.plan import LOST, OPTIONS, Item, Outcome, Plan, config_of, weights_of
 from synthseg_slicer.cli import main
-from synthseg_slicer.errors import ClusterError, OptionError
+from synthseg_slicer.errors import ClusterError, OptionError, OutputError
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes through /proc")
 PLAN = Plan("", "", {})
@@ -48,6 +51,80 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
     address = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(ClusterError, match=f"no connection to the Dask scheduler {address}"):
         DaskWorkers(PLAN, address)
+
+
+def test_a_worker_that_serves_several_batches_keeps_one_account_of_a_folder(tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("synthseg_slicer.allocation.keep_freed_memory", lambda **_: None)
+    monkeypatch.setattr(cluster, "_engine", None)
+    monkeypatch.setattr(cluster, "_ledgers", {})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nii").touch()
+    out = tmp_path / "out"
+    folders = str(tmp_path / "in"), str(out)
+    weights = weights_of(str(tiny_weights))
+    first, second = (
+        Plan(*folders, config_of(dict.fromkeys(OPTIONS, False) | {"contrast": "any", "fast": fast}, weights))
+        for fast in (True, False)
+    )
+    first, second = (replace(plan, model=str(tiny_weights), device="cpu", threads=1).dump() for plan in (first, second))
+    scan = asdict(Item("a.nii", "a_synthseg.nii.gz", {}))
+    out.mkdir()
+    assert cluster.segment_on_worker(first, scan, None)["status"] == "failed"
+    engine, account = cluster._engine[1], cluster._ledgers[str(out)]
+    cluster.segment_on_worker(first, scan, account.read("a.nii").id)
+    assert cluster._engine[1] is engine  # the weights were not loaded again
+    cluster.segment_on_worker(second, scan, account.read("a.nii").id)
+    assert cluster._engine[1] is not engine and cluster._ledgers == {str(out): account}
+    shutil.rmtree(out)
+    out.mkdir()
+    assert cluster.segment_on_worker(second, scan, None)["status"] == "failed"
+    assert cluster._ledgers[str(out)] is not account and Ledger(out).read("a.nii").status == "failed"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Ask for a scan whose future, an :func:`answer`, ends in a certain way, and return what the workers say of it."""
+    client = SimpleNamespace(status="running")
+    monkeypatch.setattr(cluster, "_connect", lambda scheduler: (None, client))
+    workers = DaskWorkers(PLAN, "tcp://localhost:8786")
+
+    def ask(future: SimpleNamespace) -> Outcome | None:
+        client.submit = lambda *_, **__: future
+        workers.submit(Item("a", "a_synthseg.nii.gz", {}), None)
+        return workers.next(1)
+
+    return ask
+
+
+def test_an_answer_that_does_not_arrive_is_asked_for_again(asked):
+    killed = pytest.importorskip("distributed.scheduler").KilledWorker
+    assert asked(answer("finished", {"key": "a", "status": "done"})) == Outcome("a", "done")
+    assert asked(answer("finished", TimeoutError())) == Outcome("a", LOST)  # its worker died meanwhile
+    assert asked(answer("lost")) == Outcome("a", LOST)  # the same, and the client knows
+    assert asked(answer("error", killed("task", "worker", 3))) == Outcome("a", LOST)
+
+
+def test_what_no_other_worker_could_mend_ends_the_batch(asked):
+    pytest.importorskip("distributed")
+    with pytest.raises(ClusterError, match=r"scheduler \(tcp://localhost:8786\) was lost"):
+        asked(answer("cancelled"))
+    with pytest.raises(OutputError, match=r"^out: the disk is full\."):
+        asked(answer("error", OutputError("out: the disk is full.")))
+    with pytest.raises(ClusterError, match="A Dask worker failed: KeyError"):
+        asked(answer("error", KeyError("x")))
+
+
+def answer(status: str, value: dict | Exception | None = None) -> SimpleNamespace:
+    """Return a future of Dask that has come to an end."""
+
+    def result(timeout: float) -> dict:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    future = SimpleNamespace(status=status, result=result, exception=lambda timeout: value)
+    future.add_done_callback = lambda function: function(future)
+    return future
 
 
 @pytest.fixture

@@ -75,11 +75,18 @@ def test_files_and_record_are_those_of_a_single_call(plan, ledger, scan, tmp_pat
     assert str(tmp_path) not in json.dumps(written)
 
 
-@pytest.mark.parametrize("space, reference", [({}, "orig"), ({"space": "MNI152"}, "bids:raw:a.nii.gz")])
+KEY = "sub-01/anat/sub-01_T1w.nii.gz"
+
+
+@pytest.mark.parametrize("space, reference", [({}, "orig"), ({"space": "MNI152"}, f"bids:raw:{KEY}")])
 def test_a_bids_scan_gets_the_fields_of_a_derivative(plan, scan, tmp_path, space, reference):
-    Engine(plan).process(Item("a.nii.gz", "sub-01/anat/sub-01_dseg.nii.gz", {"sub": "01", **space, "suffix": "T1w"}))
+    (tmp_path / "in" / KEY).parent.mkdir(parents=True)
+    (tmp_path / "in" / scan.key).rename(tmp_path / "in" / KEY)
+    labels = "sub-01/anat/sub-01_dseg.nii.gz"
+    Engine(plan).process(Item(KEY, labels, {"sub": "01", **space, "suffix": "T1w"}))
     written = json.loads((tmp_path / "out" / "sub-01" / "anat" / "sub-01_dseg.json").read_text(encoding="utf-8"))
-    assert written["Sources"] == ["bids:raw:a.nii.gz"] and written["SpatialReference"] == reference
+    assert written["Sources"] == [f"bids:raw:{KEY}"] and written["SpatialReference"] == reference
+    assert written["input"]["path"] == KEY and written["outputs"] == {"labels": labels}
 
 
 def test_all_formats_side_by_side_with_broken_ones(plan, ledger, tmp_path, monkeypatch):

@@ -148,13 +148,30 @@ def test_a_claim_excludes_other_processes_until_it_is_released_or_its_process_is
         pass
 
 
-@pytest.mark.parametrize("how", ["no fcntl", "no locks on the file system"])
+@posix
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_a_lock_that_another_process_holds_is_not_taken_for_a_missing_one(tmp_path, monkeypatch, number):
+    def refuse(self, kind, byte):
+        raise OSError(number, os.strerror(number))  # which one depends on the system
+
+    monkeypatch.setattr(locks.Locks, "_lock", refuse)
+    ledger = Ledger(tmp_path)
+    assert ledger.locks.supported and not ledger.locks.claim("a") and not ledger.locks.alone(locks.RUN)
+    ledger.close()
+
+
+@pytest.mark.parametrize("how", ["no fcntl", "no locks on the file system", "none at such a place in a file"])
 def test_without_locks_claims_are_granted_within_the_process(tmp_path, monkeypatch, how):
+    def refuse(self, kind, byte):
+        if how == "no locks on the file system":
+            raise OSError(errno.ENOLCK, "No locks available")
+        if byte > 2**31:
+            raise OSError(errno.EOVERFLOW, "Value too large for defined data type")
+
     if how == "no fcntl":
         monkeypatch.setattr(locks, "fcntl", None)
     else:
-        error = OSError(errno.ENOLCK, "No locks available")
-        monkeypatch.setattr(locks.Locks, "_lock", lambda *_: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(locks.Locks, "_lock", refuse)
     ledger = Ledger(tmp_path)
     assert not ledger.locks.supported
     assert ledger.locks.claim("a") and not ledger.locks.claim("a")

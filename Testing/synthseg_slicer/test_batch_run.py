@@ -184,16 +184,14 @@ def test_nothing_to_segment_and_wrong_options_are_refused(run, scans, tmp_path):
     source, _ = scans
     out = tmp_path / "out"
     for arguments, message in (
-        ((source / "absent", out), "there is no such file|no scan found"),
+        ((source / "absent", out), "there is no such file"),
         ((source, out, "--workers", "0"), "--workers is at least 1"),
         ((source, out, "--workers", "2", "--scheduler", "local"), "Give one of them"),
         ((source, out, "--filter", "acq"), "write ENTITY=LABEL"),
         ((source, out, "--participant-label", "01"), "filters need a BIDS dataset"),
-        ((source, source / "site0" / "nofolder.txt" / "x"), None),
     ):
-        if message is not None:
-            code, stderr = run(*arguments)
-            assert code == 2 and any(part in stderr for part in message.split("|")), stderr
+        code, stderr = run(*arguments)
+        assert code == 2 and message in stderr
     (tmp_path / "file").touch()
     code, stderr = run(source, tmp_path / "file")
     assert code == 2 and "the folder cannot be made" in stderr
@@ -246,6 +244,18 @@ def test_workers_that_die_while_they_start_are_not_started_for_ever(tmp_path, we
         workers.submit(Item("a", "a.nii.gz", {}), None)
         with pytest.raises(JobError, match=r'die while they start\. Its last words: "no luck"'):
             until(lambda: (outcome := workers.next(1.0)) and outcome.status != LOST, 30)
+    finally:
+        workers.stop()
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_a_word_is_noticed(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(processes, "child_environment", lambda: {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"})
+    says = '{"event": "ready"}\n{"event": "outcome", "key": "a", "sta'
+    (tmp_path / "sitecustomize.py").write_text(f"import os\nos.write(1, {says.encode()!r})\nos._exit(7)")
+    workers = LocalWorkers(local(tmp_path, weights), 1)
+    try:
+        workers.submit(Item("a", "a.nii.gz", {}), None)
+        until(lambda: (outcome := workers.next(1.0)) and (outcome.key, outcome.status) == ("a", LOST), 30)
     finally:
         workers.stop()
 

@@ -218,6 +218,7 @@ FULL_DISK = """
         segment(scan, out / "a.nii.gz", volumes=out / "a.csv", picture=out / "a.png", model=weights)
     except OutputError as error:
         assert "Nothing was left behind" in str(error), error
+        assert str(error).startswith(f"{out / 'a.'}"), error  # by its own name, not a temporary one
         sys.exit(3)
 """
 

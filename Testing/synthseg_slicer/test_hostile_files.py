@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixed_scans import write_dicom
 
-from synthseg_slicer.dicom_elements import DESCRIPTION, ROWS, image_elements
+from synthseg_slicer.dicom_elements import DESCRIPTION, FRAMES, ROWS, image_elements
 from synthseg_slicer.errors import ScanError, ScanWarning
 from synthseg_slicer.inputs import find_scans
 from synthseg_slicer.scan import read_scan, write_volume
@@ -73,6 +73,14 @@ def dicom_file(folder: Path, **tags: bytes) -> bytes:
     return next(folder.iterdir()).read_bytes()
 
 
+def compressed_frames(path: Path, shape: tuple[int, int, int]) -> bytes:
+    """Return a small multi-frame file in JPEG 2000."""
+    image = sitk.GetImageFromArray(np.broadcast_to(np.arange(shape[0], dtype=np.uint16), shape[::-1]).copy())
+    image.SetSpacing((0.5, 0.5, 5.0))
+    sitk.WriteImage(image, str(path), useCompression=True)
+    return path.read_bytes()
+
+
 def patched(content: bytes, tag: tuple[int, int], value: bytes, skip: int = 8) -> bytes:
     """Overwrite what lies ``skip`` bytes behind the beginning of an element: its value, or at 4 its length."""
     place = content.rindex(struct.pack("<HH", *tag)) + skip
@@ -112,6 +120,10 @@ def bombs(folder: Path):
     head = slice_[: place - 2] + struct.pack("<H", len(deflated)) + deflated
     pack = zlib.compressobj(9, zlib.DEFLATED, -15)
     squeezed = pack.compress(slice_[place + len(plain) :] + zeros) + pack.flush()
+    frames = compressed_frames(folder / "frames.dcm", (48, 48, 30))
+    for tag, value in (((0x0028, 0x0010), b"\xe8\x03"), ((0x0028, 0x0011), b"\xe8\x03"), (FRAMES, b"99")):
+        frames = patched(frames, tag, value)
+    yield "frames.dcm", frames, "the headers claim 198,000,000 bytes of pixels"
     yield "deflated.dcm", head + squeezed, "transfer syntax 1.2.840.10008.1.2.1.99"
 
 
@@ -355,12 +367,13 @@ def test_elements_are_read_whatever_their_encoding(tmp_path):
             pydicom.dcmwrite(tmp_path / "b.dcm", dataset, implicit_vr=syntax.is_implicit_VR, little_endian=True)
             found = image_elements(tmp_path / "b.dcm")
             assert found.text(DESCRIPTION) == "T1 sag" and found.number(ROWS, 0) == dataset.Rows
-            assert found.pixels == len(dataset.PixelData)
+            assert found.pixels == found.claimed == len(dataset.PixelData) and not found.packed
             assert not any(b"DOE" in value for value in found.values.values())
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.compress(pydicom.uid.RLELossless)
     pydicom.dcmwrite(tmp_path / "c.dcm", dataset)
-    assert image_elements(tmp_path / "c.dcm").pixels is None
+    found = image_elements(tmp_path / "c.dcm")
+    assert found.packed and 0 < found.pixels != found.claimed == DATA[:, :, 0].nbytes
 
 
 @settings(max_examples=150, deadline=None)

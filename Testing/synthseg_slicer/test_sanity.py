@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthseg_slicer import sanity, segment
+from synthseg_slicer.cli import main
 from synthseg_slicer.conform import conform
 from synthseg_slicer.errors import ScanWarning
 from synthseg_slicer.labels import BRAIN_IDS
@@ -197,3 +198,28 @@ def test_every_scan_of_a_stroke_job_is_looked_at_once(scan_file, stroke_weights)
     messages = segment_lesions([scan_file, named], anatomy=False, model=stroke_weights).provenance["warnings"]
     slabs = [message for message in messages if "field of view is only 32 mm" in message]
     assert len(slabs) == 2 and any(message.startswith("second: ") for message in slabs)
+
+
+SLAB = "ball.nii.gz: The field of view is only 32 mm"
+
+
+def test_findings_of_a_stroke_job_are_told_once_wherever_one_looks(
+    scan_file, stroke_weights, threshold_model, tmp_path, monkeypatch, capsys
+):
+    """With its anatomy, which looks at the first scan itself: on the terminal, in the record and on the page."""
+    monkeypatch.setattr("synthseg_slicer.pipeline.load_model", lambda task, path=None: threshold_model)
+    out, page = tmp_path / "x.nii.gz", tmp_path / "x.html"
+    options = ["--task", "stroke", "--model", str(stroke_weights), "--report", str(page), "--device", "cpu", "-q"]
+    assert main(["segment", str(scan_file), "-o", str(out), *options]) == 0
+    told = capsys.readouterr().err
+    record, shown = json.loads((tmp_path / "x.json").read_text())["warnings"], page.read_text(encoding="utf-8")
+    assert told.count(SLAB) == shown.count(SLAB) == sum(SLAB in message for message in record) == 1
+    assert "intracranial volume is 3 ml" in told  # of the anatomy
+
+
+def test_findings_of_a_batch_are_in_its_table_of_problems(scan_file, tiny_weights, tmp_path):
+    out = tmp_path / "out"
+    options = ["--model", str(tiny_weights), "--device", "cpu", "-q"]
+    assert main(["batch", str(scan_file.parent), str(out), *options]) == 0
+    problems = (out / "problems.tsv").read_text(encoding="utf-8").splitlines()
+    assert any(row.startswith("ball.nii.gz\twarning\tThe field of view is only 32 mm") for row in problems)

@@ -24,6 +24,7 @@ from .dicom_elements import (
     image_elements,
 )
 from .errors import ScanError, ScanWarning
+from .files import DEFLATE_RATIO
 from .stored import UNKNOWN_AXES
 
 MIN_SERIES_SLICES = 8
@@ -85,6 +86,12 @@ def series_files(path: Path) -> list[Path]:
             "they belong to this scan, part of it is missing: copy or export it again.",
             ScanWarning,
             stacklevel=2,
+        )
+    claimed, held = (sum(getattr(one, what) for one in found.values()) for what in ("claimed", "pixels"))
+    if claimed > DEFLATE_RATIO * held:  # of all together: a black slice alone may take a hundred bytes
+        raise ScanError(
+            f"{path}: cannot be read: the headers claim {claimed:,} bytes of pixels, which {held:,} compressed ones "
+            "cannot hold. The files are incomplete or damaged; copy or export them again."
         )
     if not _all_say(found, PIXEL_SPACING):
         raise ScanError(f"{path}: the DICOM files do not say how large their pixels are. Export the scan again.")

@@ -53,12 +53,23 @@ class Elements:
     ----------
     values : dict
         ``(group, element)`` to its bytes.
-    pixels : int or None
-        Bytes of pixel data; None if they are compressed.
+    pixels : int
+        Bytes of pixel data as they are stored.
     """
 
     values: dict[tuple[int, int], bytes]
-    pixels: int | None
+    pixels: int
+
+    @property
+    def packed(self) -> bool:
+        """Whether the pixels are compressed."""
+        return self.text(TRANSFER_SYNTAX) not in ("", IMPLICIT, EXPLICIT)
+
+    @property
+    def claimed(self) -> int:
+        """Bytes of the pixels, once unpacked, by the header."""
+        pixels = self.number(ROWS, 0) * self.number(COLUMNS, 0) * self.number(FRAMES, 1)
+        return pixels * self.number(SAMPLES, 1) * self.number(BITS, 16) // 8
 
     def text(self, tag: tuple[int, int]) -> str:
         """Return a value as text, on one line; empty if there is none."""
@@ -97,7 +108,8 @@ def image_elements(path: Path) -> Elements | None:
                 raise ScanError(
                     f"{path}: this DICOM file is damaged or incomplete ({error}). Copy or export it again."
                 ) from error
-    syntax = Elements(found.values, None).text(TRANSFER_SYNTAX)
+    elements = Elements(found.values, found.pixels)
+    syntax = elements.text(TRANSFER_SYNTAX)
     if syntax in (DEFLATED, BIG_ENDIAN):
         raise ScanError(
             f"{path}: this DICOM file is stored in a way that is not supported (transfer syntax {syntax}). Convert it, "
@@ -105,13 +117,9 @@ def image_elements(path: Path) -> Elements | None:
         )
     if not found.values.keys() >= {ROWS, COLUMNS}:
         return None
-    plain = syntax in ("", IMPLICIT, EXPLICIT)
-    elements = Elements(found.values, found.pixels if plain else None)
-    claimed = elements.number(ROWS, 0) * elements.number(COLUMNS, 0) * elements.number(FRAMES, 1)
-    claimed *= elements.number(SAMPLES, 1) * elements.number(BITS, 16) // 8
-    if elements.pixels is not None and claimed > elements.pixels:
+    if not elements.packed and elements.claimed > elements.pixels:
         raise ScanError(
-            f"{path}: cannot be read: the header claims {claimed:,} bytes of pixels, the file holds "
+            f"{path}: cannot be read: the header claims {elements.claimed:,} bytes of pixels, the file holds "
             f"{elements.pixels:,}. It is incomplete or its header is damaged; copy or export it again."
         )
     return elements

@@ -38,8 +38,11 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OutputError:
-        raise
+    except OutputError as error:
+        if temporary.name not in str(error):
+            raise
+        # of a block inside this one: the user knows the file by its own name
+        raise OutputError(str(error).replace(temporary.name, path.name)) from error
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{path}: cannot be written ({reason(error)}). {_cure(error)}") from error
     finally:

@@ -79,18 +79,26 @@ def path_beside(output: str | Path) -> Path:
     return output.with_suffix(".json")
 
 
-def write(path: str | Path, record: dict) -> None:
+def write(path: str | Path, record: dict, *, keep_folders: bool = False) -> None:
     """Write the record as JSON, without the folders that scans and outputs lie in.
 
     Folders are often called by a patient's name. They are kept where the environment variable :data:`KEEP_FOLDERS` is
     set to something other than 0.
+
+    Parameters
+    ----------
+    path : path
+    record : dict
+        From :func:`describe`, with what was added to it.
+    keep_folders : bool
+        Keep them: its paths are relative to a data set, in which they are needed to find a file.
 
     Raises
     ------
     OutputError
         The file cannot be written.
     """
-    if os.environ.get(KEEP_FOLDERS, "0") in ("", "0"):
+    if not keep_folders and os.environ.get(KEEP_FOLDERS, "0") in ("", "0"):
         record = without_folders(record)
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

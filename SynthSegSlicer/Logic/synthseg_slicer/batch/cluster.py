@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ClusterError, OptionError, SynthSegError
 from ..files import reason
+from .ledger import Ledger
 from .plan import IN_FLIGHT, LOST, Item, Outcome, Plan
 
 if TYPE_CHECKING:
@@ -30,9 +31,13 @@ RETRIES = 2
 """So often is a scan tried again whose worker could not even record what became of it."""
 CONNECT_SECONDS = 30
 """Time to find the scheduler."""
+RESULT_SECONDS = 10
+"""Time to fetch what a worker says became of a scan, a few bytes; others wait meanwhile."""
 
 _lock = threading.Lock()
 _engine: tuple[str, Engine] | None = None
+_ledgers: dict[str, Ledger] = {}
+"""Output folder to its account, which engines with different plans share if one follows another."""
 
 
 def segment_on_worker(plan: str, item: dict, seen: str | None) -> dict:
@@ -53,13 +58,18 @@ def segment_on_worker(plan: str, item: dict, seen: str | None) -> dict:
         Fields of an :class:`.Outcome`.
     """
     global _engine
+    loaded = Plan.load(plan)
     with _lock:
+        ledger = _ledgers.get(loaded.output)
+        if ledger is None or not ledger.is_there:
+            ledger, _engine = Ledger(loaded.output), None
+            _ledgers[loaded.output] = ledger
         if _engine is None or _engine[0] != plan:
             from ..allocation import keep_freed_memory
             from .engine import Engine
 
             keep_freed_memory(one_arena=True)
-            _engine = plan, Engine(Plan.load(plan))
+            _engine = plan, Engine(loaded, ledger=ledger)
         engine = _engine[1]
     return asdict(engine.process(Item(**item), seen))
 
@@ -137,23 +147,25 @@ class DaskWorkers:
 
     def _take(self, future: Future, key: str) -> None:
         """Queue what a future has come to; called in a thread of the client."""
+        self._outcomes.put(self._come_to(future, key))
+
+    def _come_to(self, future: Future, key: str) -> Outcome | Exception:
         from distributed.scheduler import KilledWorker
 
         try:
+            if future.status == "cancelled":  # the client does so when it loses the scheduler
+                return self._lost()
             if future.status == "finished":
-                self._outcomes.put(Outcome(**future.result(timeout=CONNECT_SECONDS)))
-                return
-            error = future.exception(timeout=CONNECT_SECONDS) if future.status == "error" else None
-        except Exception:
+                return Outcome(**future.result(timeout=RESULT_SECONDS))
+            error = future.exception(timeout=RESULT_SECONDS) if future.status == "error" else None
+        except Exception:  # of whatever kind: the answer did not arrive
             error = None
-        if isinstance(error, KilledWorker):
-            self._outcomes.put(Outcome(key, LOST))
-        elif isinstance(error, SynthSegError):
-            self._outcomes.put(error)
-        elif error is not None:
-            self._outcomes.put(ClusterError(f"A Dask worker failed: {type(error).__name__}: {reason(error)}."))
-        else:  # cancelled or lost, with the scheduler
-            self._outcomes.put(self._lost())
+        if error is None or isinstance(error, KilledWorker):
+            # a worker that dies before it could hand over its answer has recorded it: who asks again hears it at once
+            return Outcome(key, LOST)
+        if isinstance(error, SynthSegError):
+            return error
+        return ClusterError(f"A Dask worker failed: {type(error).__name__}: {reason(error)}.")
 
     def _lost(self) -> ClusterError:
         return ClusterError(f"The Dask scheduler ({self._scheduler}) was lost.")

@@ -40,6 +40,8 @@ class Engine:
     plan : Plan
     cancel : CancelToken, optional
         Ends what is in work; scans that it ends are as if they had never been begun.
+    ledger : Ledger, optional
+        Of the output folder, if this process has one already: there must be only one (:class:`.locks.Locks`).
 
     Raises
     ------
@@ -47,7 +49,7 @@ class Engine:
         No scan could be segmented here.
     """
 
-    def __init__(self, plan: Plan, cancel: CancelToken | None = None):
+    def __init__(self, plan: Plan, cancel: CancelToken | None = None, ledger: Ledger | None = None):
         self._plan, self._cancel = plan, cancel or CancelToken()
         self._root, self._output = Path(plan.root), Path(plan.output)
         if plan.threads is not None:
@@ -59,7 +61,7 @@ class Engine:
                 f"The weights here ({plan.model or 'bundled'}) are not those that the batch was begun with. Install "
                 "the same version of the package on all machines."
             )
-        self._ledger = Ledger(plan.output)
+        self._ledger = ledger or Ledger(plan.output)
         self._gate = _Gate()
         self._reading, self._computing, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
 
@@ -174,7 +176,8 @@ class Engine:
                 write_posteriors(temporary[POSTERIORS], channels, shape, result.affine)
             if PAGE in temporary:
                 write_scan_page(temporary[PAGE], scan, result)
-            provenance.write(stack.enter_context(atomic(provenance.path_beside(labels))), result.provenance)
+            record = stack.enter_context(atomic(provenance.path_beside(labels)))
+            provenance.write(record, result.provenance, keep_folders=True)
 
 
 class _Gate:

@@ -109,6 +109,11 @@ class Ledger:
                 "folder."
             ) from error
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the account is still in its folder, and not one that was made after the folder was removed."""
+        return self.locks.are_on(self._folder / "locks")
+
     def close(self) -> None:
         """Leave the folder."""
         self.locks.close()

@@ -21,7 +21,11 @@ except ImportError:  # Windows
 SETUP, RUN, TABLES = 0, 1, 2
 """Bytes that stand for more than a scan: setting up the folder, working in it, writing its tables."""
 _FIRST_SCAN = 16
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_LAST_SCAN = _FIRST_SCAN + 2**56 - 1
+_UNSUPPORTED = (
+    *(errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL),
+    *(errno.EOVERFLOW, errno.EFBIG),  # locks, but not so far from the beginning
+)
 
 
 class Locks:
@@ -49,9 +53,10 @@ class Locks:
         self.supported = fcntl is not None
         if self.supported:
             try:
-                self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB, SETUP)
-                self._lock(fcntl.LOCK_UN, SETUP)
-            except BlockingIOError:
+                for byte in (SETUP, _LAST_SCAN):
+                    self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB, byte)
+                    self._lock(fcntl.LOCK_UN, byte)
+            except (BlockingIOError, PermissionError):  # somebody holds it, so there are locks
                 pass
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
@@ -74,9 +79,9 @@ class Locks:
     def release(self, key: str) -> None:
         """Give a scan back."""
         with self._guard:
+            self._held.discard(key)
             if self.supported:
                 self._lock(fcntl.LOCK_UN, _byte(key))
-            self._held.discard(key)
 
     @contextmanager
     def exclusive(self, byte: int) -> Iterator[None]:
@@ -104,6 +109,13 @@ class Locks:
             return False
         self._lock(fcntl.LOCK_UN, byte)
         return True
+
+    def are_on(self, path: str | os.PathLike) -> bool:
+        """Return whether the file at a path is the one that these locks are on."""
+        try:
+            return os.path.samestat(os.fstat(self._file), os.stat(path))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Give everything back."""

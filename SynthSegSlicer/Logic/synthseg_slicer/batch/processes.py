@@ -160,6 +160,8 @@ class _Process:
 
     def _listen(self, stream: BinaryIO, events: queue.Queue) -> None:
         for line in stream:
+            if not line.endswith(b"\n"):  # it was killed in the middle of it
+                break
             event = json.loads(line)
             self.ready |= event["event"] == "ready"
             events.put((self, event))

@@ -63,6 +63,8 @@ def main() -> int:
 
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         for line in sys.stdin.buffer:
+            if not line.endswith(b"\n"):  # the parent was killed in the middle of it
+                break
             request = json.loads(line)
             if "stop" in request:
                 cancel.cancel()
