@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ..labelmaps import LabelMapSet
 from ..training import checkpoint
 from ..training.curves import Curves
 from ..training.distributed import local_device
-from ..training.loop import LOG_EVERY, has_bfloat16
+from ..training.loop import LOG_EVERY, precision
 from ..training.optimizers import optimizer
 from ..training.recipe import Stage, load_recipe
 from ..training.schedule import learning_rate
@@ -239,8 +238,7 @@ class _Run:
         return loss.detach()
 
     def _estimate(self, images: Tensor) -> Tensor:
-        fast = has_bfloat16(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16) if fast else nullcontext():
+        with precision(self.device, min(images.shape[2:]) // self.network.multiple):
             return self.network(images)
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,27 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def precision(device: torch.device, deepest: int) -> AbstractContextManager:
+    """Return the context of forward passes: bfloat16 where the device multiplies it natively, else float32.
+
+    Parameters
+    ----------
+    device : torch.device
+    deepest : int
+        Edge in voxels of the network's smallest feature maps. On CPUs bfloat16 is avoided where they are 2 x 2 x 2:
+        there oneDNN (PyTorch 2.13) leaves the gradient of a convolution's kernel unwritten, so that memory's old
+        content takes its place, clipping takes away what is right, and training does nothing without a word.
+    """
+    if has_bfloat16(device) and not (device.type == "cpu" and deepest == 2):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def deepest_edge(network: nn.Module, stage: Stage) -> float:
+    """Return the edge in voxels of the smallest feature maps that a stage's samples have in the network."""
+    return stage.crop / (network.multiple // 2 if stage.trunk_only else network.multiple)
+
+
 def training_names(recipe: Recipe, maps: LabelMapSet) -> list[str]:
     """Return the names of the label maps that the recipe trains on."""
     return [name for name in maps.names if name not in recipe.held_out][: recipe.n_maps]
@@ -167,8 +188,9 @@ def _check_stage(recipe: Recipe, stage: Stage, network: nn.Module) -> None:
         )
     if stage.trunk_only and not hasattr(network, "forward_coarse"):
         raise ValueError(f"stage {stage.name!r}: only the fast network has a trunk to train alone (trunk_only)")
-    multiple = network.multiple // 2 if stage.trunk_only else network.multiple
-    if stage.crop % multiple:
+    edge = deepest_edge(network, stage)
+    if edge % 1:
+        multiple = round(stage.crop / edge)
         raise ValueError(f"stage {stage.name!r}: crop {stage.crop} is no multiple of {multiple}, as the network needs")
 
 
@@ -292,7 +314,7 @@ class _Run:
 
     def _train_step(self, generator: Generator | StrokeGenerator, forward: Callable, stage: Stage) -> Tensor:
         image, target = _batch(generator, stage.batch, self.rng)
-        with self._autocast():
+        with self._precision(stage):
             outputs = forward(image)
         criterion = LOSSES[stage.loss]
         if self.recipe.data and (target == UNKNOWN_HEALTHY).any():
@@ -333,14 +355,14 @@ class _Run:
             # The running averages lag behind weights that moved. Weights that were already trained with frozen
             # statistics, before an interruption or in the stage before, keep theirs.
             generator.config = stage_config(self.recipe, stage, stage.steps)
-            with self._autocast():
+            with self._precision(stage):
                 estimate_norm_statistics(self.network, self._forward(stage), _images(generator, NORM_SAMPLES, self.rng))
         if stage.frozen_norm:
             for layer in batch_norms(self.network):
                 layer.eval()
 
-    def _autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16) if has_bfloat16(self.device) else nullcontext()
+    def _precision(self, stage: Stage) -> AbstractContextManager:
+        return precision(self.device, round(deepest_edge(self.network, stage)))
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
@@ -361,7 +383,7 @@ class _Run:
         scores = []
         for _ in range(self.recipe.validation_samples):
             image, target = _batch(generator, 1, rng)
-            with self._autocast():
+            with self._precision(stage):
                 prediction = forward(image)[0].argmax(1)
             scores += _dice(prediction, target, len(generator.config.output_ids))
         if own is not None:
