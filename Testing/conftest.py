@@ -59,13 +59,15 @@ def tiny_weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stroke_weights(tmp_path: Path) -> Path:
-    """Weights of a tiny random network of the stroke task, inclined to see lesions, in a folder of their own."""
+    """Weights of a tiny random network of the stroke task, inclined to see lesions and sure of them, in a folder."""
     folder = tmp_path / "stroke-weights"
     folder.mkdir()
     options = {"n_labels": len(STROKE), **TINY}
     network = random_network("fast", **options)
     with torch.no_grad():
         network.fine_head.bias[[label.id for label in STROKE].index(LESION_ID)] += 2
+        network.fine_head.weight *= 8
+        network.fine_head.bias *= 8
     card = {"architecture": "fast", "options": options, "labels": STROKE, "version": "0.0.1"}
     return save_model(folder / "stroke.pt", network, card)
 

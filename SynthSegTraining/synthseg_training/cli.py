@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument(
         "--contrasts",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME",
         help="thorax: images to draw, of mr (default), ct, darkblood",
@@ -113,15 +114,21 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("folder", type=Path)
     evaluate.add_argument("-o", "--output", type=Path, required=True, help="folder for tables")
     evaluate.add_argument("--model", type=Path, help="weights file; the bundled ones by default")
-    evaluate.add_argument("--names", nargs="+", default=[], help="only these scans")
+    evaluate.add_argument("--names", nargs="+", action="extend", default=[], help="only these scans")
     evaluate.add_argument("--fast", action="store_true", help="one pass instead of the mean of both flips")
     evaluate.add_argument("--device", default="auto")
     evaluate.add_argument("--no-sd95", action="store_true", help="leave out surface distances")
     evaluate.add_argument("--keep", type=Path, help="folder for the segmentations")
     evaluate.add_argument(
-        "--slices", nargs="+", type=float, default=[], metavar="MM", help="simulate slices so thick, in every direction"
+        "--slices",
+        nargs="+",
+        action="extend",
+        type=float,
+        default=[],
+        metavar="MM",
+        help="simulate slices so thick, in every direction",
     )
-    evaluate.add_argument("--slices-names", nargs="+", default=[], help="only from these scans")
+    evaluate.add_argument("--slices-names", nargs="+", action="extend", default=[], help="only from these scans")
     evaluate.add_argument(
         "--rescan", nargs=2, action="append", default=[], metavar="NAME", help="two scans of one subject"
     )
@@ -153,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     curve.add_argument("-o", "--output", type=Path, required=True, help="folder for curve.csv and curve.png")
     curve.add_argument("--recipe", type=Path, help="of the training, if not the bundled network and brain labels")
-    curve.add_argument("--names", nargs="+", default=[], help="only these scans")
+    curve.add_argument("--names", nargs="+", action="extend", default=[], help="only these scans")
     curve.add_argument("--fast", action="store_true", help="one pass instead of the mean of both flips")
     curve.add_argument("--device", default="auto")
     curve.set_defaults(run=_curve)
@@ -169,7 +176,9 @@ def _parser() -> argparse.ArgumentParser:
 
     rescan = commands.add_parser("rescan", help="measure how far volumes of one head differ from scan to scan")
     rescan.add_argument("folder", type=Path, help="scans, named NAME_image.nii.gz")
-    rescan.add_argument("--names", nargs="+", default=[], metavar="NAME", help="scans to simulate two visits of, each")
+    rescan.add_argument(
+        "--names", nargs="+", action="extend", default=[], metavar="NAME", help="scans to simulate two visits of, each"
+    )
     rescan.add_argument(
         "--rescan", nargs=2, action="append", default=[], metavar="NAME", help="two scans of one subject"
     )
@@ -215,7 +224,12 @@ def _recipe_arguments(parser: argparse.ArgumentParser, maps: str = "label maps p
     parser.add_argument("recipe", type=Path, help="recipe file (YAML or JSON), see SynthSegTraining/recipes")
     parser.add_argument("--maps", type=Path, required=True, help=maps)
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings, for example stages.0.steps=100"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change settings, for example stages.0.steps=100",
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.lesions import (
+    certain,
     components,
     describe,
     in_tissue,
@@ -60,6 +61,17 @@ def test_lesions_stay_where_they_touch_tissue(brain):
     np.testing.assert_array_equal(kept, deep | at_skull)
     np.testing.assert_array_equal(in_tissue(outside, np.zeros_like(outside)), outside)
     assert not in_tissue(np.zeros_like(outside), tissue).any()
+
+
+def test_lesions_stay_where_a_tenth_of_them_is_sure():
+    lesion = block((20, 20, 20), slice(1, 6), slice(1, 5), slice(1, 2)) | block((20, 20, 20), slice(10, 15), 3, 3)
+    probability = np.where(lesion, 0.6, 0.1)
+    assert not certain(lesion, probability).any()
+    probability[1, 1:3, 1] = 0.8  # two of twenty
+    np.testing.assert_array_equal(certain(lesion, probability), lesion & (np.arange(20) < 8)[:, None, None])
+    probability[1, 1, 1] = 0.79
+    assert not certain(lesion, probability).any()
+    assert not certain(np.zeros_like(lesion), probability).any()
 
 
 def test_a_cavity_counts_for_the_tissue_around_it(brain):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +15,7 @@ from synthseg_slicer import sanity, segment
 from synthseg_slicer.cli import main
 from synthseg_slicer.conform import conform
 from synthseg_slicer.errors import ScanWarning
-from synthseg_slicer.labels import BRAIN_IDS
+from synthseg_slicer.labels import BRAIN, BRAIN_IDS, STROKE
 from synthseg_slicer.scan import Scan, read_scan
 from synthseg_slicer.stored import contradicting_forms
 from synthseg_slicer.stroke import segment_lesions
@@ -126,6 +127,16 @@ def test_the_size_of_a_brain_tells_of_the_voxel_size():
     assert "about 1.4 " in sanity.size_findings(small)[0] and "about 0.7 " in sanity.size_findings(large)[0]
     assert sanity.size_findings(dict.fromkeys(usual, 0.0)) == []  # nothing was segmented, which is told elsewhere
     assert sanity.size_findings({99: 500.0}) == []  # lesions say nothing
+
+
+def test_an_empty_result_is_asked_about_in_the_words_of_the_weights():
+    head = "Nothing was segmented. Is this a head scan, and is its header right?"
+    assert sanity.nothing_segmented(BRAIN) == sanity.nothing_segmented(STROKE) == head
+    names = ("Left-Ventricle", "Right-Ventricle", "Left-Atrium", "Right-Atrium", "Myocardium")
+    heart = [replace(BRAIN[0], id=500 + i, name=name) for i, name in enumerate(names)]
+    message = sanity.nothing_segmented([BRAIN[0], *heart])
+    assert "head scan" not in message and "(Left-Ventricle, Right-Ventricle, Left-Atrium, Right-Atrium, ...)" in message
+    assert "(Left-Ventricle), and is its header right?" in sanity.nothing_segmented([BRAIN[0], heart[0]])
 
 
 # ---- contradictions of NIfTI headers ----

@@ -103,7 +103,8 @@ def resampled(scan: Scan, affine: np.ndarray, shape: tuple[int, int, int]) -> Sc
     return Scan(np.where(inside, data, np.float32(0)), affine)
 
 
-def test_scans_of_other_grids_vote_on_the_first_ones_grid(model):
+def test_scans_of_other_grids_vote_on_the_first_ones_grid(model, monkeypatch):
+    monkeypatch.setattr("synthseg_slicer.lesions.CERTAIN", 0.0)  # scans that contradict each other are unsure
     first, healthy = head(), Scan(ball((40, 36, 40), 15.0), np.eye(4))
     affine = np.diag([1.0, 1, 2, 1])
     affine[:3, 3] = (-3, 2, 1)
@@ -122,6 +123,27 @@ def test_scans_that_contradict_each_other_are_averaged(model):
     alone = segment_lesions(first, model=model, anatomy=False)
     outvoted = segment_lesions([first, *[healthy] * 12], model=model, anatomy=False)
     assert outvoted.volume < 0.2 * alone.volume
+
+
+class Doubtful(Bright):
+    """Gives what is bright one probability of lesion."""
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.logit = float(torch.tensor(probability).logit())
+
+    def forward(self, image):
+        logits = super().forward(image)
+        lesion = logits[:, [label.id for label in STROKE].index(LESION_ID)]
+        lesion[lesion > 0] = self.logit
+        return logits
+
+
+@pytest.mark.parametrize(("probability", "found"), [(0.75, 0), (0.85, 1)])
+def test_a_lesion_that_is_nowhere_sure_is_none_but_keeps_its_probability(probability, found):
+    result = segment_lesions(head(), model=Model(Doubtful(probability), STROKE, "", {}), anatomy=False)
+    assert len(result.lesions) == found
+    assert result.probability[20, 14, 20] == pytest.approx(probability, abs=0.01)
 
 
 def test_native_results_lie_on_the_scan():

@@ -1,5 +1,7 @@
 """The evaluation of scans through the path that users call."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,6 +54,20 @@ def test_own_segmentation_as_reference_scores_one_and_same_images_agree(scans, m
     second.save(tmp_path / "tables")
     assert "| a | 1.000 |" in (tmp_path / "tables" / "summary.md").read_text()
     assert len(pd.read_csv(tmp_path / "tables" / "scores.csv")) == len(second.scores)
+
+
+def test_weights_of_another_anatomy_have_no_intracranial_volume(scans, model, tmp_path):
+    names = {label.id: label.id + 500 if label.id else 0 for label in BRAIN}
+    other = [
+        replace(label, id=names[label.id], name=f"Part-{label.id}", partner=names[label.partner]) for label in BRAIN
+    ]
+    model = replace(model, labels=tuple(other))
+    evaluate(scans, model, names=["a"], device="cpu", keep=tmp_path / "kept", report=lambda line: None)
+    (scans / "a_dseg.nii.gz").write_bytes((tmp_path / "kept" / "a_dseg.nii.gz").read_bytes())
+    result = evaluate(scans, model, names=["a"], device="cpu", report=lambda line: None)
+    assert (result.scores["dice"] == 1).all() and len(result.scores) > 1
+    assert result.intracranial.empty and "intracranial" not in result.summary()
+    assert "intracranial" not in result.measures()
 
 
 def test_a_folder_without_scans_is_refused(tmp_path, model):

@@ -73,8 +73,10 @@ def _parser() -> argparse.ArgumentParser:
         "--timepoints", action="store_true", help="segment alike, in a space halfway between all, and compare"
     )
     when = longitudinal.add_mutually_exclusive_group()
-    when.add_argument("--years", nargs="+", type=float, metavar="Y", help="when each was taken, for changes per year")
-    when.add_argument("--dates", nargs="+", metavar="DATE", help="the same, as 2024-05-31")
+    when.add_argument(
+        "--years", nargs="+", action="extend", type=float, metavar="Y", help="when each was taken, for changes per year"
+    )
+    when.add_argument("--dates", nargs="+", action="extend", metavar="DATE", help="the same, as 2024-05-31")
 
     add_batch_commands(commands, EPILOG)
 

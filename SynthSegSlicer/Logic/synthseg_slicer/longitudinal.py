@@ -331,8 +331,7 @@ def _segment_alike(
             labels, intracranial = label_map(top), measure.total_intracranial(measured)
             name = one.source.name
             if not labels.any():
-                message = f"{name}: nothing was segmented. Is this a head scan, and is its header right?"
-                python_warnings.warn(message, stacklevel=3)
+                python_warnings.warn(f"{name}: {sanity.nothing_segmented(network.labels)}", stacklevel=3)
             for message in verdict.warnings + sanity.size_findings(measured):
                 python_warnings.warn(f"{name}: {message}", stacklevel=3)
         affine = aligned.space.affine

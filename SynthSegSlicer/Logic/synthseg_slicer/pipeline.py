@@ -239,8 +239,7 @@ def segment(
             measured = measure.volumes(top, voxel_volume)
             verdict = quality.judge(top, voxel_volume, model.names, calibration)
             if not labels.any():
-                message = "Nothing was segmented. Is this a head scan, and is its header right?"
-                python_warnings.warn(message, stacklevel=2)
+                python_warnings.warn(sanity.nothing_segmented(model.labels), stacklevel=2)
             for message in verdict.warnings + sanity.size_findings(measured):
                 python_warnings.warn(message, stacklevel=2)
         if content and quality.failed(verdict) and sanity.no_head(content) is None:

@@ -9,6 +9,7 @@ are too symmetrical. Only contradictions inside a header can (:func:`.stored.con
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from .errors import ScanWarning
-from .labels import BRAIN_IDS
+from .labels import BRAIN, BRAIN_IDS, Label
 from .measure import total_intracranial
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ EXCHANGED = 0.08
 least 0.11 less so; in 160 synthetic heads, turned by up to 30 degrees about each axis, at most 0.06 more."""
 LEAST_SYMMETRY = 0.6
 """Of an axis that may be called the left-right one; validation scans have at least 0.91, turned heads 0.71."""
+SHOWN_NAMES = 4
+"""Structures that are named of what weights know, where a scan shows none of it."""
 _SMALL, _LARGE = np.radians([-6.0, 6.0]), np.radians([-24.0, -12.0, 12.0, 24.0])
 MIRROR_SEARCH = (
     (0, np.arange(-4.0, 4.5, 0.5)),
@@ -203,6 +206,22 @@ def no_head(content: Content) -> str | None:
             "in the header is too large: correct it."
         )
     return None
+
+
+def nothing_segmented(labels: Sequence[Label]) -> str:
+    """Return the warning of an empty result, worded by what the weights segment.
+
+    Parameters
+    ----------
+    labels : sequence of Label
+        Of the weights' card.
+    """
+    question = "Is this a head scan"
+    names = [label.name for label in labels if label.id]
+    if not {label.name for label in BRAIN}.intersection(names):
+        shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+        question = f"Does the scan show what these weights know ({shown})"
+    return f"Nothing was segmented. {question}, and is its header right?"
 
 
 def size_findings(volumes: dict[int, float]) -> list[str]:

@@ -290,7 +290,8 @@ def _on_grid(
 def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) -> tuple[np.ndarray, np.ndarray]:
     """Return where lesion is the most probable class, and its probability, on the target grid.
 
-    Only in brain tissue of the network's own classes: what looks like a lesion in the neck is none.
+    Only in brain tissue of the network's own classes: what looks like a lesion in the neck is none. Nor are lesions of
+    which the network is nowhere sure; these keep their probability.
     """
     if grid is not None:
         logits = np.stack([grid.sample(one) for one in logits])
@@ -302,7 +303,8 @@ def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) ->
     soft = np.exp(logits[channel] - highest) / total
     found = logits[channel] >= highest
     lesion = lesions.in_tissue(found, np.isin(np.array(ids)[logits.argmax(0)], TISSUE))
-    return lesion, np.where(found & ~lesion, 0, soft).astype(np.float32)
+    soft = np.where(found & ~lesion, 0, soft).astype(np.float32)
+    return lesions.certain(lesion, soft), soft
 
 
 def _measured(

@@ -17,6 +17,8 @@ COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0
 OUTLIER = "d"
 FILLED = 0.8
 """Share of a category's width that its boxes take."""
+LETTER = 0.08
+"""Width in inches that a letter of a category's name takes; names that have no room side by side are turned."""
 SHIFT = 0.012
 """Sideways shift of a line against the next, as a share of the axis, so that error bars do not cover each other."""
 
@@ -83,10 +85,9 @@ def box_plot(
         marks = {(row[category], row["best"]): row for _, row in best.iterrows()}
     width = FILLED / len(hues)
     longest = max(len(str(name)) for name in categories)
-    crowded = longest > 4 * len(hues) + 6
-    figure, axes = _axes(
-        max(4.5, 1.2 + 0.28 * len(categories) * (len(hues) + 1)), 3.6 + (0.06 * longest if crowded else 0)
-    )
+    across = max(4.5, 1.2 + 0.28 * len(categories) * (len(hues) + 1))
+    crowded = LETTER * longest > (across - 1) / len(categories)
+    figure, axes = _axes(across, 3.6 + (0.06 * longest if crowded else 0))
     rows = []
     for i, group in enumerate(categories):
         for j, name in enumerate(hues):

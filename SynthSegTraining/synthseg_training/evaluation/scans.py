@@ -14,6 +14,7 @@ import pandas as pd
 from synthseg_slicer import segment
 from synthseg_slicer.errors import ScanError
 from synthseg_slicer.labels import BRAIN
+from synthseg_slicer.measure import INTRACRANIAL, total_name
 from synthseg_slicer.scan import Scan, read_scan, write_volume
 from synthseg_slicer.weights import Model
 from synthseg_training.evaluation.metrics import (
@@ -52,7 +53,8 @@ class Evaluation:
         the volumes.
     intracranial : DataFrame
         Columns ``scan, csf, volume_mm3, reference_mm3, error_percent``: of all structures together; ``csf`` is
-        "without" where the reference does not draw CSF around the brain, and it is left out on both sides.
+        "without" where the reference does not draw CSF around the brain, and it is left out on both sides. Empty for
+        weights of another anatomy.
     facts : dict
         Weights' hashes, settings, seconds.
     """
@@ -119,6 +121,7 @@ class Evaluation:
                 {"dice": "mean", "sd95_mm": "mean", "bias_percent": "median"}
             )
             parts += [_markdown(by_scan, "scan"), _markdown(by_label.reset_index("label", drop=True), "structure")]
+        if len(self.intracranial):
             parts.append(_markdown(self.intracranial.set_index("scan"), "intracranial volume"))
         if len(self.agreement):
             pairs = self.agreement.groupby(["reference", "scan"], as_index=False)["dice"].mean()
@@ -223,6 +226,7 @@ def evaluate(
         )
     if bare := [name for name in slices_names if not (folder / f"{name}{REFERENCE_SUFFIX}").exists()]:
         raise ScanError(f"{folder} holds no reference ({', '.join(bare)}): what thick slices lose cannot be measured")
+    of_brain = total_name(model.ids) == INTRACRANIAL
     scores, agreement, thick, intracranial, seconds, contrasts, volumes = [], [], [], [], [], {}, {}
 
     def run(scan: Scan | Path):
@@ -242,7 +246,8 @@ def evaluate(
             reference = read_scan(reference_path)
             rows = _against(segmentation, reference, structures, sd95)
             scores += [{"scan": name, **row} for row in rows]
-            intracranial.append({"scan": name, **_intracranial(segmentation.volumes, reference)})
+            if of_brain:
+                intracranial.append({"scan": name, **_intracranial(segmentation.volumes, reference)})
             line = f"{name}: Dice {np.mean([row['dice'] for row in rows]):.3f}"
             if sd95:
                 line += f", SD95 {np.nanmean([row['sd95_mm'] for row in rows]):.2f} mm"

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from synthseg_slicer.errors import OptionError
+from synthseg_slicer.weights import Model, load_model
 
 from .dataset import Case, load_dataset
 from .ledger import Ledger, file_digest
@@ -96,18 +97,26 @@ def common_structures(methods: Sequence[Network | MapFolder]) -> dict[int, str]:
     return common
 
 
-def _bench(options: argparse.Namespace, kind: str):
-    """Return recipe, label maps, test scans and what trains and scores, with the settings written down."""
-    from synthseg_training.labelmaps import LabelMapSet
+def _anatomy_recipe(options: argparse.Namespace):
+    """Return the recipe with its options, shortened to the budget."""
     from synthseg_training.training.recipe import load_recipe
 
     from .arms import with_steps
-    from .synthetic import write_scans
-    from .trainings import Bench
 
     recipe = with_steps(load_recipe(options.recipe, options.set), options.steps)
     if recipe.task != "anatomy":
         raise OptionError(f"{options.recipe}: is of the task {recipe.task}; this experiment is about anatomy.")
+    return recipe
+
+
+def _bench(options: argparse.Namespace, kind: str):
+    """Return recipe, label maps, test scans and what trains and scores, with the settings written down."""
+    from synthseg_training.labelmaps import LabelMapSet
+
+    from .synthetic import write_scans
+    from .trainings import Bench
+
+    recipe = _anatomy_recipe(options)
     maps = LabelMapSet.load(options.maps)
     test = {
         "number": options.synthetic_scans,
@@ -154,6 +163,90 @@ def _maps(options: argparse.Namespace) -> Page:
     page = number_of_maps.run(bench, recipe, maps, cases, numbers=options.numbers, seeds=options.seeds)
     page.facts |= _sources(options)
     return page
+
+
+def _heart(options: argparse.Namespace) -> Page:
+    if bool(options.recipe) == bool(options.model):
+        raise OptionError("Give either a recipe to train by, or --model FILE.pt, weights that are trained already.")
+    if options.phantoms and (options.train or options.scans):
+        raise OptionError("Give either --phantoms, or --scans and what to train on by --train.")
+    if not options.phantoms and (not options.scans or bool(options.train) == bool(options.model)):
+        raise OptionError(
+            "Give test scans by --scans and, unless there is a --model, training scans by --train; or --phantoms N M."
+        )
+    if options.phantoms and (options.phantoms[0] == 0) != bool(options.model):
+        raise OptionError("--phantoms N M: N thoraxes are to train on, at least 1; with --model 0.")
+    return _given_heart(options) if options.model else _trained_heart(options)
+
+
+def _given_heart(options: argparse.Namespace) -> Page:
+    """Test weights that are trained already."""
+    from . import heart
+
+    model = load_model(path=options.model)
+    phantoms = _thoraxes(options, model.voxel_size)
+    cases = [] if phantoms else _cases(options)
+    settings = {"weights": model.sha256, "phantoms": phantoms and asdict(phantoms)}
+    ledger = Ledger(options.output, {"experiment": "heart", "sd95": not options.no_sd95, **settings})
+    if phantoms:
+        cases = load_dataset(phantoms.write(ledger)[1], names=options.names)
+    page = _tested_heart(options, ledger, model, cases)
+    heart.describe(page, model, options.model)
+    return page
+
+
+def _trained_heart(options: argparse.Namespace) -> Page:
+    """Subdivide, train, and test."""
+    from synthseg_training.heart.subdivide import Subdivision
+
+    from . import heart, heart_data
+    from .trainings import Bench, Training
+
+    recipe = _anatomy_recipe(options)
+    size = options.voxel_size or recipe.stages[-1].voxel_size
+    split = Subdivision(options.regions, tuple(options.background), options.versions, size, options.seed)
+    phantoms = _thoraxes(options, size)
+    settings = {"experiment": "heart", "recipe": asdict(recipe), "subdivision": asdict(split)}
+    settings |= {"max_minutes": str(options.max_minutes), "sd95": not options.no_sd95}
+    if phantoms:
+        origin = {"source": options.source or heart_data.SOURCE, "licence": options.licence}
+        ledger = Ledger(options.output, settings | {"phantoms": asdict(phantoms)} | origin)
+        data, table = phantoms.write(ledger)
+        training, cases = load_dataset(data), load_dataset(table, names=options.names)
+    else:
+        data, origin = options.train, {"source": options.source, "licence": options.licence}
+        training, cases = load_dataset(data), _cases(options)
+        heart_data.check_apart(recipe, training, cases, split.versions)
+        scans = {case.name: [file_digest(case.image), file_digest(case.reference)] for case in training}
+        ledger = Ledger(options.output, settings | {"training": scans} | origin)
+    maps = heart_data.make_maps(ledger, data, split, report=say, **origin)
+    heart_data.check_structures(recipe, maps, options.recipe)
+    bench = Bench(ledger, max_minutes=options.max_minutes, device=options.device, report=say)
+    trained = bench.train(Training(recipe.name, 0, recipe, maps))
+    weights = options.output / trained["weights"]
+    model = load_model(path=weights)
+    page = _tested_heart(options, ledger, model, cases)
+    heart.describe(page, model, weights)
+    heart.show_training(page, recipe, maps, training, model, trained)
+    page.facts |= {"recipe": str(options.recipe), "training scans": str(data)}
+    return page
+
+
+def _thoraxes(options: argparse.Namespace, voxel_size: float):
+    """Return the phantoms that are asked for, or None."""
+    from .heart_data import Phantoms
+
+    if not options.phantoms:
+        return None
+    size = options.voxel_size or voxel_size
+    return Phantoms(*options.phantoms, tuple(options.phantom_contrasts), size, options.seed)
+
+
+def _tested_heart(options: argparse.Namespace, ledger: Ledger, model: Model, cases: Sequence[Case]) -> Page:
+    from . import heart
+
+    settings = {"fast": options.fast, "refined": options.refine, "device": options.device}
+    return heart.run(ledger, model, cases, distances=not options.no_sd95, report=say, **settings)
 
 
 def _stroke(options: argparse.Namespace) -> Page:
@@ -241,6 +334,7 @@ RUNNERS = {
     "contrast": _contrast,
     "ablation": _ablation,
     "maps": _maps,
+    "heart": _heart,
     "stroke": _stroke,
     "group": _group,
 }

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from synthseg_slicer.errors import OptionError
-from synthseg_slicer.scan import read_scan, write_volume
+from synthseg_slicer.scan import read_scan
 from synthseg_training.evaluation.figures import box_plot
 from synthseg_training.evaluation.statistics import best_methods, compare_methods
 
 from .comparison import note
 from .dataset import Case
-from .ledger import Ledger, file_digest
+from .ledger import Ledger
 from .methods import MapFolder, Network
 from .pictures import side_by_side
 from .report import Page, slug
-from .scoring import read_labels, read_reference, scores, structures_of
+from .scoring import read_labels
+from .segmented import kept, scored
 
 
 def run(
@@ -63,7 +63,7 @@ def run(
         The folder holds results of other weights, scans or settings.
     """
     ledger = Ledger(folder, {"experiment": "contrast"})
-    tables = [_scored(ledger, method, case, report) for case in cases for method in methods]
+    tables = [scored(ledger, method, case, report=report) for case in cases for method in methods]
     table = pd.concat(tables, ignore_index=True)
     table = table[table["label"].isin(structures)]
     if table.empty:
@@ -80,44 +80,6 @@ def run(
     _fill(page, table, pair)
     _pictures(page, cases, methods)
     return page
-
-
-def _scored(
-    ledger: Ledger,
-    method: Network | MapFolder,
-    case: Case,
-    report: Callable[[str], None],
-) -> pd.DataFrame:
-    structures = structures_of(method.names)
-    inputs = method.inputs(case) | {"reference": file_digest(case.reference), "convention": case.convention}
-
-    def work() -> list[dict]:
-        return scores(*_labels(method, case, ledger.folder), read_reference(case, structures), structures)
-
-    rows = ledger.once(f"{method.name}/{case.name}", inputs, work)
-    table = pd.DataFrame(rows).assign(method=method.name, scan=case.name, group=case.group)
-    report(f"{method.name}, {case.name}: Dice {table['dice'].mean():.3f}")
-    return table
-
-
-def _labels(method: Network | MapFolder, case: Case, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return a method's labels and their affine; what a network made is kept in ``labels/METHOD``."""
-    if isinstance(method, MapFolder):
-        return method.labels(case)
-    path = folder / "labels" / method.name / f"{case.name}_dseg.nii.gz"
-    labels, affine = method.labels(case)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_volume(path, labels, affine)
-    return labels, affine
-
-
-def _kept(method: Network | MapFolder, case: Case, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and affine for a picture: those kept, where they still are."""
-    path = folder / "labels" / method.name / f"{case.name}_dseg.nii.gz"
-    if isinstance(method, MapFolder) or not path.exists():
-        return _labels(method, case, folder)
-    kept = read_labels(path)
-    return kept.data, kept.affine
 
 
 def _fill(page: Page, table: pd.DataFrame, pair: str) -> None:
@@ -173,6 +135,6 @@ def _pictures(page: Page, cases: Sequence[Case], methods: Sequence[Network | Map
     for case in firsts.values():
         reference = read_labels(case.reference, case.convention)
         maps = [("reference", reference.data, reference.affine)]
-        maps += [(method.name, *_kept(method, case, page.folder)) for method in methods]
+        maps += [(method.name, *kept(method, case, page.folder)) for method in methods]
         path = side_by_side(page.folder / "figures" / f"{slug(case.group)}.png", read_scan(case.image), maps)
         page.figure([path], f"{case.group}: {case.name}, the first scan of its group.")

@@ -58,13 +58,18 @@ class Curves:
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 
-        figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), layout="constrained")
-        upper.plot([int(r["step"]) for r in self.rows], [float(r["loss"]) for r in self.rows], color="tab:blue", lw=1)
-        upper.set(ylabel="training loss", yscale="log")
         score = self.columns[-1]
         validated = [r for r in self.rows if r[score]]
-        lower.plot([int(r["step"]) for r in validated], [float(r[score]) for r in validated], "o-", color="tab:orange")
-        lower.set(xlabel="step", ylabel=f"{score.replace('_', ' ')}, held-out maps", ylim=(0, 1))
+        rows = 2 if validated else 1
+        figure, axes = plt.subplots(rows, squeeze=False, sharex=True, figsize=(8, 3 * rows), layout="constrained")
+        upper, lower = axes[0, 0], axes[-1, 0]
+        upper.plot([int(r["step"]) for r in self.rows], [float(r["loss"]) for r in self.rows], color="tab:blue", lw=1)
+        upper.set(ylabel="training loss", yscale="log")
+        if validated:
+            scores = [float(r[score]) for r in validated]
+            lower.plot([int(r["step"]) for r in validated], scores, "o-", color="tab:orange")
+            lower.set(ylabel=f"{score.replace('_', ' ')}, held-out maps", ylim=(0, 1))
+        lower.set(xlabel="step")
         stages = [self.rows[0], *(b for a, b in zip(self.rows, self.rows[1:]) if a["stage"] != b["stage"])]
         for row in stages:
             upper.axvline(int(row["step"]), color="0.8", lw=0.8, zorder=0)

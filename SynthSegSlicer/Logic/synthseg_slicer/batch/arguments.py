@@ -40,11 +40,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", action="store_true", help="an HTML page a scan, and one over all")
     add_method_options(parser)
     which = parser.add_argument_group("scans of a BIDS dataset")
-    which.add_argument("--suffix", nargs="+", metavar="S", help=f"kinds of scan (default: {' '.join(bids.SUFFIXES)})")
+    which.add_argument(
+        "--suffix", nargs="+", action="extend", metavar="S", help=f"kinds of scan (default: {' '.join(bids.SUFFIXES)})"
+    )
     for entity in ("participant", "session"):
         names = (f"--{entity}-label", f"--{entity}_label")
-        which.add_argument(*names, nargs="+", metavar="L", default=[], help=f"{entity}s, with or without prefix")
-    which.add_argument("--filter", nargs="+", metavar="ENTITY=LABEL", default=[], help="such as acq=mprage run=1")
+        which.add_argument(
+            *names, nargs="+", action="extend", metavar="L", default=[], help=f"{entity}s, with or without prefix"
+        )
+    which.add_argument(
+        "--filter", nargs="+", action="extend", metavar="ENTITY=LABEL", default=[], help="such as acq=mprage run=1"
+    )
     how = parser.add_argument_group("processes")
     how.add_argument("--workers", type=int, metavar="N", help="processes on this machine (default 1)")
     how.add_argument(
