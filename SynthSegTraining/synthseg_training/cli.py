@@ -149,6 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     trial.add_argument("--crop", type=int, default=160, help="edge of the scans in voxels")
     trial.add_argument("--smallest", type=float, default=5.0, metavar="ML", help="least lesion volume of a patient")
     trial.add_argument("--flips", type=int, default=2, choices=(1, 2, 8), help="passes a scan")
+    trial.add_argument(
+        "--cleaned", action="store_true", help="drop what the extension drops: uncertain lesions, specks"
+    )
     trial.add_argument("--seed", type=int, default=1)
     trial.add_argument("--device", default="cpu")
     trial.set_defaults(run=_trial)
@@ -511,6 +514,7 @@ def _trial(options: argparse.Namespace) -> None:
             seed=options.seed,
             flips=options.flips,
             smallest_ml=options.smallest,
+            cleaned=options.cleaned,
             device=options.device,
             report=lambda line, name=path.name: print(f"{name}: {line}", flush=True),
         )

@@ -9,6 +9,7 @@ import pytest
 
 from synthseg_slicer.labels import BRAIN
 from synthseg_slicer.lesions import (
+    CERTAIN,
     certain,
     components,
     describe,
@@ -67,9 +68,9 @@ def test_lesions_stay_where_a_tenth_of_them_is_sure():
     lesion = block((20, 20, 20), slice(1, 6), slice(1, 5), slice(1, 2)) | block((20, 20, 20), slice(10, 15), 3, 3)
     probability = np.where(lesion, 0.6, 0.1)
     assert not certain(lesion, probability).any()
-    probability[1, 1:3, 1] = 0.8  # two of twenty
+    probability[1, 1:3, 1] = CERTAIN  # two of twenty
     np.testing.assert_array_equal(certain(lesion, probability), lesion & (np.arange(20) < 8)[:, None, None])
-    probability[1, 1, 1] = 0.79
+    probability[1, 1, 1] = CERTAIN - 0.01
     assert not certain(lesion, probability).any()
     assert not certain(np.zeros_like(lesion), probability).any()
 

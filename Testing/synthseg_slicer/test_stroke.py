@@ -139,7 +139,7 @@ class Doubtful(Bright):
         return logits
 
 
-@pytest.mark.parametrize(("probability", "found"), [(0.75, 0), (0.85, 1)])
+@pytest.mark.parametrize(("probability", "found"), [(0.8, 0), (0.9, 1)])
 def test_a_lesion_that_is_nowhere_sure_is_none_but_keeps_its_probability(probability, found):
     result = segment_lesions(head(), model=Model(Doubtful(probability), STROKE, "", {}), anatomy=False)
     assert len(result.lesions) == found

@@ -270,13 +270,13 @@ class Knows(torch.nn.Module):
 
     multiple, n_labels = 4, len(STROKE)
 
-    def __init__(self):
+    def __init__(self, steepness: float = 1.0):
         super().__init__()
-        self.level = torch.nn.Parameter(torch.tensor(HEAD_MEAN + HEAD_LEAST))
+        self.level, self.steepness = torch.nn.Parameter(torch.tensor(HEAD_MEAN + HEAD_LEAST)), steepness
 
     def forward(self, image):
         logits = torch.zeros((1, self.n_labels, *image.shape[2:]))
-        logits[:, CHANNEL[LESION_ID]] = image[:, 0] - self.level
+        logits[:, CHANNEL[LESION_ID]] = self.steepness * (image[:, 0] - self.level)
         return logits
 
 
@@ -292,6 +292,16 @@ def test_a_trial_scores_every_patient_with_every_sequence(phantoms):
     again = trial(model, phantoms, config, patients=2, sequences=sequences, smallest_ml=5.0, flips=1)
     pd.testing.assert_frame_equal(table, again)
     assert list(summary(table, "sequence")["scans"]) == [2, 2]
+
+
+def test_a_cleaned_trial_leaves_out_what_the_extension_drops(phantoms):
+    config, sequences = replace(PLAIN, crop=48, voxel_size=4.0), {"T2 FSE": CLINICAL["T2 FSE"]}
+    options = {"patients": 1, "sequences": sequences, "smallest_ml": 5.0, "flips": 1}
+    sure, unsure = (Model(Knows(steepness), STROKE, "", {}) for steepness in (100.0, 0.1))
+    raw, kept = (trial(sure, phantoms, config, cleaned=cleaned, **options) for cleaned in (False, True))
+    assert kept["count_difference"].iloc[0] <= raw["count_difference"].iloc[0]
+    assert trial(unsure, phantoms, config, **options)["hd95_mm"].iloc[0] < 256
+    assert trial(unsure, phantoms, config, cleaned=True, **options)["hd95_mm"].iloc[0] == 256  # nothing is left
 
 
 def test_the_trial_command_writes_tables(phantoms, tmp_path, capsys):

@@ -195,7 +195,7 @@ def segment_lesions(
         with stage("measure", 0.94, 0.98):
             grid = GridMap(scans[0].shape, scans[0].affine, reference.affine) if native else None
             affine = scans[0].affine if native else reference.affine
-            labels, soft = _classify(total, model.ids, grid)
+            labels, soft = classify(total, model.ids, grid)
             if brain is not None:
                 labels = lesions.in_tissue(labels, brain.labels > 0)
             numbered = lesions.components(labels, float(abs(np.linalg.det(affine[:3, :3]))), fewest)
@@ -287,11 +287,23 @@ def _on_grid(
     return moved, inside.astype(np.float32)
 
 
-def _classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None) -> tuple[np.ndarray, np.ndarray]:
+def classify(logits: np.ndarray, ids: tuple[int, ...], grid: GridMap | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return where lesion is the most probable class, and its probability, on the target grid.
 
     Only in brain tissue of the network's own classes: what looks like a lesion in the neck is none. Nor are lesions of
     which the network is nowhere sure; these keep their probability.
+
+    Parameters
+    ----------
+    logits : float32 array [classes, x, y, z]
+    ids : tuple of int
+        Label id of each class.
+    grid : GridMap, optional
+        Onto the target grid; by default the logits' own.
+
+    Returns
+    -------
+    bool array [x, y, z], float32 array [x, y, z]
     """
     if grid is not None:
         logits = np.stack([grid.sample(one) for one in logits])

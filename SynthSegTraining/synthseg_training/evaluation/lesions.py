@@ -11,6 +11,8 @@ import torch
 from scipy import ndimage
 
 from synthseg_slicer.labels import LESION_ID
+from synthseg_slicer.lesions import components
+from synthseg_slicer.stroke import classify
 from synthseg_slicer.weights import Model
 from synthseg_slicer.windows import window_logits
 from synthseg_training.labelmaps import LabelMapSet
@@ -96,6 +98,7 @@ def trial(
     seed: int = 1,
     flips: int = 2,
     smallest_ml: float = 0.0,
+    cleaned: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
@@ -119,6 +122,9 @@ def trial(
         Passes a scan.
     smallest_ml : float
         Patients with less lesion in the crop are drawn anew.
+    cleaned : bool
+        Drop what :func:`synthseg_slicer.stroke.segment_lesions` drops (without anatomy): lesions outside of brain
+        tissue, uncertain ones, specks.
     device : str
         Where the network runs.
     report : callable
@@ -144,7 +150,10 @@ def trial(
         scores = []
         for name, sequence in sequences.items():
             image = generator.apply(replace(parameters, sequence=sequence))[0][0].cpu().numpy()
-            found = window_logits(model.network, image, flips=flips, device=device).argmax(0) == channel
+            logits = window_logits(model.network, image, flips=flips, device=device)
+            found = logits.argmax(0) == channel
+            if cleaned:
+                found = components(classify(logits, model.ids)[0], config.voxel_size**3) > 0
             row = lesion_scores(found, target, (config.voxel_size,) * 3)
             rows.append({"patient": patient, "sequence": name, "lesion_ml": volume, **row})
             scores.append(row["dice"])

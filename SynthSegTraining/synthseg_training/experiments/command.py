@@ -284,7 +284,12 @@ def _on_patients(options: argparse.Namespace, models: dict):
         raise OptionError(f"{options.recipe}: patients need a recipe of the task stroke, and its held-out label maps.")
     stage = recipe.stages[-1]
     config = replace(stage_config(recipe, stage, stage.steps), crop=options.crop)
-    drawn = {"seed": options.seed, "flips": options.flips or 2, "smallest_ml": options.smallest}
+    drawn = {
+        "seed": options.seed,
+        "flips": options.flips or 2,
+        "smallest_ml": options.smallest,
+        "cleaned": options.cleaned,
+    }
     settings = {
         "experiment": "stroke",
         "patients": "synthetic",

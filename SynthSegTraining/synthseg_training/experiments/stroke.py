@@ -182,6 +182,7 @@ def on_patients(
     seed: int = 1,
     flips: int = 2,
     smallest_ml: float = 5.0,
+    cleaned: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -195,7 +196,7 @@ def on_patients(
         Name to weights of the stroke task.
     maps : LabelMapSet
         Label maps that no model was trained on.
-    config, patients, seed, flips, smallest_ml, device
+    config, patients, seed, flips, smallest_ml, cleaned, device
         As for :func:`synthseg_training.evaluation.lesions.trial`; patient n is drawn by ``seed + n``.
     report : callable
         Receives a line per patient and model.
@@ -218,6 +219,7 @@ def on_patients(
                     seed=seed + patient,
                     flips=flips,
                     smallest_ml=smallest_ml,
+                    cleaned=cleaned,
                     device=device,
                 )
                 return table.to_dict("records")
