@@ -18,8 +18,8 @@ FEWEST_MM3 = 10.0
 LEAST_CONTACT = 0.2
 """Least share of a lesion's surface that touches brain tissue. A cortical infarct has the skull on one side only."""
 CERTAIN = 0.85
-"""Probability that a tenth of a lesion's voxels must reach. On synthetic scans 91 of 99 lesions above 1 ml that a network
-(step 21,250 of the campaign log) found do, and one of 149 that were none."""
+"""Probability that a tenth of a lesion's voxels must reach. On synthetic scans 91 of 99 lesions above 1 ml that a
+network (step 21,250 of the campaign log) found do, and one of 149 that were none."""
 CERTAIN_SHARE = 0.1
 NOT_TISSUE = (4, 5, 14, 15, 24, 43, 44)
 """Fluid. A lesion filled with fluid looks like it, so lesion voxels there count for the nearest tissue."""
