@@ -31,13 +31,15 @@ def card_labels(recipe: Recipe) -> tuple[Label, ...]:
     anatomy = config.anatomy
     known = {label.id: label for label in BRAIN} if not recipe.names else {}
     left = set(anatomy.pairs)
+    partners = anatomy.output_partners
+    kinds = sorted({min(pair) for pair in partners.items()})
     labels = []
-    for channel, (label, partner) in enumerate(anatomy.output_partners.items()):
+    for channel, (label, partner) in enumerate(partners.items()):
         if label in known:
             labels.append(known[label])
             continue
         side = "none" if partner == label else "left" if label in left else "right"
-        hue = (0.618 * min(label, partner)) % 1  # golden ratio: neighbouring ids get far hues; both sides the same
+        hue = (0.618 * kinds.index(min(label, partner))) % 1  # golden ratio: far hues; both sides the same
         color = (0, 0, 0) if label == 0 else tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.6, 0.95))
         name = recipe.names.get(label, "Background" if label == 0 else f"Label-{label}")
         labels.append(Label(label, name, color, side, partner, 0 if label == 0 else channel))

@@ -17,7 +17,7 @@ from synthseg_slicer.change import DECREASE, INCREASE, NOISE
 from synthseg_slicer.cli import main
 from synthseg_slicer.errors import Cancelled, OptionError, OutputError
 from synthseg_slicer.labels import BRAIN
-from synthseg_slicer.longitudinal import RECORD, segment_timepoints
+from synthseg_slicer.longitudinal import CHANGE_COLORS, GAINED, LOST, RECORD, segment_timepoints
 from synthseg_slicer.rescan import RescanNoise
 from synthseg_slicer.scan import Scan, ScanWarning
 from synthseg_slicer.weights import Model
@@ -174,7 +174,9 @@ def test_files(model, quick, tmp_path):
         table = {row["structure"]: row for row in csv.DictReader(file)}
     assert table["Brain-Stem"]["verdict"] == INCREASE and len(table) == 33
     assert float(table["Brain-Stem"]["change_percent"]) == stem(timeline).change_percent
-    assert (out / "change.png").read_bytes().startswith(b"\x89PNG")
+    picture = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "change.png"))).astype(int)
+    gained, lost = (((picture == CHANGE_COLORS[kind]).all(-1)).sum() for kind in (GAINED, LOST))
+    assert gained > 20 and lost < 0.1 * gained  # what grew is red at its rim
     record = json.loads((out / RECORD).read_text())
     assert [one["input"]["name"] for one in record["timepoints"]] == ["x@still", "x@moved"]
     np.testing.assert_allclose(record["timepoints"][1]["to_midpoint"], timeline.timepoints[1].transform)

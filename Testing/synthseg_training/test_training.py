@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 
@@ -241,6 +242,16 @@ def test_the_card_of_another_anatomy_names_its_own_labels():
     assert len({label.topology for label in labels}) == 4
     assert labels[1].color == labels[2].color != labels[3].color
     assert card_labels(recipe(Stage(steps=1))) == BRAIN
+
+
+@pytest.mark.parametrize("step", [1, 50, 89, 100])
+def test_colours_of_made_up_labels_differ_whatever_their_ids(step):
+    ids = [step * count for count in range(1, 8)]
+    anatomy = {"output": dict(zip(ids, ids)), "pairs": {}}
+    settings = recipe(Stage(steps=1), generator={"anatomy": anatomy})
+    colors = np.array([label.color for label in card_labels(settings)[1:]], float)
+    apart = np.linalg.norm(colors[:, None] - colors, axis=-1)[np.triu_indices(len(colors), 1)]
+    assert apart.min() > 40
 
 
 def test_average_of_weights_follows_its_definition():

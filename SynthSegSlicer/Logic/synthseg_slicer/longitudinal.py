@@ -27,6 +27,7 @@ from .contrast import ANY, expert_for
 from .errors import OptionError, OutputError
 from .files import atomic, check_output
 from .inputs import output_names
+from .lesions import NOT_TISSUE
 from .pipeline import SMOOTHING, Segmentation, posteriors_of
 from .postprocess import clean_up, label_map
 from .predict import DeviceWarning, resolve_device
@@ -40,8 +41,9 @@ from .weights import Model, load_model
 RECORD = "timepoints.json"
 """Name of the provenance in the output folder."""
 SUFFIXES = {"volumes": ".csv", "picture": ".png"}
-LOST = 255
-"""In the picture: what was a structure and is none any more."""
+LOST, GAINED, RELABELLED = 1, 2, 3
+CHANGE_COLORS = {LOST: (60, 130, 255), GAINED: (255, 60, 60), RELABELLED: (255, 215, 0)}
+"""In the picture: tissue that became fluid or background blue, the reverse red, one structure for another yellow."""
 CITATION = (
     "Reuter M. et al. Within-subject template estimation for unbiased longitudinal image analysis. NeuroImage 61 "
     "(2012) 1402-1418. https://doi.org/10.1016/j.neuroimage.2012.02.084"
@@ -402,5 +404,10 @@ def _write_picture(path: Path, timeline: Timeline) -> None:
     if any(row.verdict for row in rows):
         real = [row.label for row in rows if row.verdict in (INCREASE, DECREASE) and row.label is not None]
         changed &= np.isin(before, real) | np.isin(after, real)
-    labels = np.where(changed, np.where(after > 0, after, LOST), 0).astype(np.int16)
-    overlay_picture(path, last.image, labels, last.segmentation.affine, region=(before > 0) | (after > 0))
+    was_tissue, is_tissue = (~np.isin(labels, (0, *NOT_TISSUE)) for labels in (before, after))
+    kind = np.select([was_tissue & ~is_tissue, is_tissue & ~was_tissue], [LOST, GAINED], RELABELLED)
+    labels = np.where(changed, kind, 0).astype(np.int16)
+    region = (before > 0) | (after > 0)
+    overlay_picture(
+        path, last.image, labels, last.segmentation.affine, opacity=0.9, colors=CHANGE_COLORS, region=region
+    )
