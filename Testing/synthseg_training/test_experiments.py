@@ -243,6 +243,8 @@ def test_an_interval_of_one_training_is_students_over_scans():
     half = 3.182446305 * values.std(ddof=1) / 2  # t of 3 degrees of freedom
     interval = crossed_interval(values[None])
     assert interval.high - interval.mean == pytest.approx(half) and interval == crossed_interval(values[:, None])
+    bounded = crossed_interval(np.array([[0.1, 0.9]]), bounds=(0, 1))
+    assert (bounded.low, bounded.high) == (0, 1) and crossed_interval(np.array([[0.1, 0.9]])).high > 1
     assert math.isnan(crossed_interval(np.array([[0.5]])).low) and str(crossed_interval(np.array([[0.5]]))) == "0.500"
     with pytest.raises(ValueError, match="without gaps"):
         crossed_interval(np.array([[0.5, np.nan]]))

@@ -14,7 +14,7 @@ from .arms import BOTH, FULL, RESOLUTION, TITLES, arms_for
 from .comparison import against, note
 from .dataset import Case
 from .domains import domain_of
-from .intervals import crossed_interval
+from .intervals import DICE, crossed_interval
 from .report import Page
 from .trainings import Bench, Training, budget_note, matrix
 
@@ -89,7 +89,7 @@ def _page(bench: Bench, table: pd.DataFrame, trainings: pd.DataFrame, seeds: int
     rows = []
     for kind in kinds:
         own, part = matrix(table[table["kind"] == kind]), trainings[trainings["kind"] == kind]
-        row = {"arm": TITLES[kind], "Dice (95 %)": str(crossed_interval(own))}
+        row = {"arm": TITLES[kind], "Dice (95 %)": str(crossed_interval(own, bounds=DICE))}
         if kind != FULL:
             row |= {"difference (95 %)": str(crossed_interval(own - full)), "p": tests.at[kind, "p_corrected"]}
             row |= {"": tests.at[kind, "stars"]}

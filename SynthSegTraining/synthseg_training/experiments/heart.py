@@ -17,7 +17,7 @@ from synthseg_training.training.loop import training_names
 from synthseg_training.training.recipe import Recipe
 
 from .dataset import Case
-from .intervals import crossed_interval
+from .intervals import DICE, crossed_interval
 from .ledger import Ledger
 from .methods import Network
 from .pictures import side_by_side
@@ -117,7 +117,7 @@ def intervals(table: pd.DataFrame, value: str) -> pd.DataFrame:
             if own.empty:
                 continue
             by_subject = own.groupby(["subject", "scan"])[value].mean().groupby("subject").mean()
-            interval = crossed_interval(by_subject.to_numpy()[None])
+            interval = crossed_interval(by_subject.to_numpy()[None], bounds=DICE if value == "dice" else None)
             rows.append([structure, group, len(by_subject), interval.mean, interval.low, interval.high, str(interval)])
     return pd.DataFrame(rows, columns=["structure", "group", "subjects", "mean", "low", "high", "text"])
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+DICE = (0.0, 1.0)
+"""Bounds of a Dice score."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -24,7 +27,7 @@ class Interval:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def crossed_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+def crossed_interval(values: np.ndarray, level: float = 0.95, bounds: tuple[float, float] | None = None) -> Interval:
     """Return the mean of a table of trainings by scans and its interval, for new trainings and new scans.
 
     Every training is scored on every scan. The two-way model value = mean + training + scan + rest with random effects
@@ -38,6 +41,8 @@ def crossed_interval(values: np.ndarray, level: float = 0.95) -> Interval:
         With one training the interval is for new scans only, with one scan for new trainings only.
     level : float
         Of confidence.
+    bounds : tuple of float, optional
+        Least and greatest value that there can be, 0 and 1 of a Dice; the interval ends there.
 
     Raises
     ------
@@ -67,4 +72,5 @@ def crossed_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     else:
         freedom = total**2 / sum(square**2 / own for square, own in terms)
     half = float(stats.t.ppf((1 + level) / 2, freedom) * math.sqrt(total / count))
-    return Interval(mean, mean - half, mean + half)
+    low, high = bounds or (-math.inf, math.inf)
+    return Interval(mean, max(low, mean - half), min(high, mean + half))

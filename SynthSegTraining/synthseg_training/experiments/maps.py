@@ -16,7 +16,7 @@ from synthseg_training.training.recipe import Recipe
 
 from .comparison import against, note
 from .dataset import Case
-from .intervals import crossed_interval
+from .intervals import DICE, crossed_interval
 from .report import Page
 from .trainings import Bench, Training, budget_note, matrix
 
@@ -110,12 +110,14 @@ def _page(bench: Bench, table: pd.DataFrame, trainings: pd.DataFrame, numbers: S
     for group in [ALL, *(groups if len(groups) > 1 else [])]:
         for number in numbers:
             part = table[table["maps"] == number]
-            interval = crossed_interval(matrix(part if group == ALL else part[part["group"] == group]))
+            here = part if group == ALL else part[part["group"] == group]
+            interval = crossed_interval(matrix(here), bounds=DICE)
             rows.append([group, number, interval.mean, interval.low, interval.high])
     curve = pd.DataFrame(rows, columns=["group", "maps", "dice", "low", "high"])
     page.heading("Dice by number of maps")
+    pooled = curve["group"] == ALL  # bars of single groups would hide the lines; the table has them
     figure = line_plot(
-        curve,
+        curve.assign(low=curve["low"].where(pooled), high=curve["high"].where(pooled)),
         page.folder / "figures" / "dice_by_maps",
         x="maps",
         value="dice",
@@ -123,8 +125,8 @@ def _page(bench: Bench, table: pd.DataFrame, trainings: pd.DataFrame, numbers: S
         label="mean Dice",
         x_label="training label maps",
     )
-    page.figure(figure, "Mean Dice; bars are 95 % intervals over trainings (seeds and choices of maps) and scans.")
-    page.table(curve, "dice_by_maps", "The numbers of the figure.")
+    page.figure(figure, "Mean Dice; bars, for all scans: 95 % intervals over trainings (choices of maps) and scans.")
+    page.table(curve, "dice_by_maps", "The numbers of the figure, with the intervals of the groups.")
     tests = against(table, of="maps", baseline=numbers[-1], value="dice", pair="scan")
     differences = {
         number: str(

@@ -16,7 +16,7 @@ from synthseg_training.evaluation.slices import DIRECTIONS, thick_slices
 
 from .comparison import against, note
 from .dataset import Case
-from .intervals import crossed_interval
+from .intervals import DICE, crossed_interval
 from .ledger import Ledger, file_digest
 from .methods import Network
 from .report import Page
@@ -205,6 +205,6 @@ def _curve(table: pd.DataFrame) -> pd.DataFrame:
     native, thick = table[table["direction"] == NATIVE], pd.concat([table, _averages(table)])
     for direction in (AVERAGE, *DIRECTIONS):  # in the colours of the boxes
         for spacing, part in pd.concat([native, thick[thick["direction"] == direction]]).groupby("spacing_mm"):
-            interval = crossed_interval(part.groupby("scan")["dice"].mean().to_numpy()[None])
+            interval = crossed_interval(part.groupby("scan")["dice"].mean().to_numpy()[None], bounds=DICE)
             rows.append([direction, spacing, interval.mean, interval.low, interval.high])
     return pd.DataFrame(rows, columns=["direction", "spacing_mm", "dice", "low", "high"])
