@@ -19,7 +19,8 @@ LEAST_CONTACT = 0.2
 """Least share of a lesion's surface that touches brain tissue. A cortical infarct has the skull on one side only."""
 CERTAIN = 0.9
 """Probability that a tenth of a lesion's voxels must reach. Of what stroke 0.2.0 found on synthetic scans, 89 of 101
-lesions above 1 ml do, and none of 23 above 0.1 ml that were none."""
+lesions above 1 ml do, and none of 23 above 0.1 ml that were none (by a script outside the repository). Chosen by false
+alarms on healthy scans: docs/explanation/stroke.md."""
 CERTAIN_SHARE = 0.1
 NOT_TISSUE = (4, 5, 14, 15, 24, 43, 44)
 """Fluid. A lesion filled with fluid looks like it, so lesion voxels there count for the nearest tissue."""
