@@ -16,12 +16,12 @@ from torch import Tensor
 from synthseg_slicer.errors import OptionError, OutputError, ScanError
 from synthseg_training.generation.anatomy import brain_label_names
 from synthseg_training.physics import (
+    CHANGES,
     CLINICAL,
     FLAIR,
     FSE,
     GRE,
     LABEL_TISSUES,
-    LESIONS,
     MP2RAGE,
     MPRAGE,
     SPGRMT,
@@ -216,7 +216,6 @@ def test_clinical_contrasts_order_tissues_as_radiologists_know_them(b0):
     assert t2["pallidum"] < t2["wm"]
     assert 3 * flair["csf"] < min(flair[name] for name in ("gm", "wm", "thalamus"))
     assert flair["gliosis"] > flair["gm"] > flair["wm"]
-    assert flair["acute"] > flair["gm"]
     assert pd["gm"] > pd["wm"]
     b0_image, t2s = tissue_signal(CLINICAL["DWI b0"], b0), tissue_signal(CLINICAL["T2* GRE"], b0)
     assert max(b0_image, key=b0_image.get) == "csf"
@@ -271,6 +270,18 @@ def test_sequences_can_be_weighted_and_left_out():
     qatlas = draws(SequenceDraw({"mprage": 1}, qatlas_distributions()), 200)
     assert all(1.9 <= sequence.tr <= 2.5 and 0.6 <= sequence.ti <= 1.2 for sequence in qatlas)
     assert max(sequence.ti for sequence in qatlas) > 0.95
+
+
+def test_protocols_of_one_sequence_have_shares_and_distributions_of_their_own():
+    short = {"te": Distribution("uniform", 0.01, 0.02), "tr": Distribution("uniform", 0.4, 0.8)}
+    settings = SequenceDraw({"fse": 1, "fse-t1": 3}, paper_distributions() | {"fse-t1": short})
+    drawn = draws(settings, 1000)
+    assert {type(sequence) for sequence in drawn} == {FSE}
+    assert sum(0.4 <= one.tr <= 0.8 and 0.01 <= one.te <= 0.02 for one in drawn) == pytest.approx(750 + 5, abs=45)
+    with pytest.raises(OptionError, match=r"given for .* fse-t2"):
+        SequenceDraw({"fse-t2": 1})
+    with pytest.raises(OptionError, match="Unknown sequences: t1-fse"):
+        SequenceDraw({"t1-fse": 1})
 
 
 def test_draws_are_absolute_and_replay_from_their_seed():
@@ -417,7 +428,7 @@ def test_field_strengths_out_of_range_are_refused():
 
 def test_every_label_of_the_whole_head_maps_has_a_tissue():
     assert set(LABEL_TISSUES) == set(brain_label_names())
-    assert set(LABEL_TISSUES.values()) | set(LESIONS) == set(TISSUES)
+    assert set(LABEL_TISSUES.values()) | {"cavity"} == set(TISSUES)
     assert LABEL_TISSUES[2] == LABEL_TISSUES[41] == "wm"
     assert LABEL_TISSUES[13] == LABEL_TISSUES[52] == "pallidum"
 
@@ -430,6 +441,31 @@ def test_means_are_plausible_and_true_r2_is_below_r2s():
         assert tissue.r1.mean < tissue.r2.mean or name == "air"
     assert TISSUES["gm"].r1.mean < TISSUES["thalamus"].r1.mean < TISSUES["wm"].r1.mean
     assert TISSUES["pallidum"].r2s.mean > 1.5 * TISSUES["gm"].r2s.mean
+
+
+def changed_signal(sequence, tissue: str, change: str) -> float:
+    """Return the signal of typical changed tissue relative to what it was."""
+    maps = torch.tensor([prior.mean for prior in TISSUES[tissue].priors])
+    factors = torch.tensor([prior.mean for prior in CHANGES[change].priors])
+    both = QuantitativeMaps.unstack(torch.stack([maps, maps * factors], 1).view(5, 2, 1, 1))
+    before, after = sequence.signal(both).flatten().tolist()
+    return after / before
+
+
+@pytest.mark.parametrize("tissue", ["gm", "wm", "gm_wm", "striatum", "thalamus"])
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_changed_tissue_is_dark_on_t1_and_bright_on_t2_wherever_it_lies(tissue, change):
+    for name in ("T1 MPRAGE", "T1 FSE"):
+        assert changed_signal(CLINICAL[name], tissue, change) < 0.95
+    for name in ("T2 FSE", "FLAIR", "DWI b0"):
+        assert changed_signal(CLINICAL[name], tissue, change) > 1.15
+
+
+def test_gliosis_takes_grey_and_white_matter_near_the_measured_class():
+    measured = TISSUES["gliosis"]
+    for tissue in ("gm", "wm"):
+        for factor, prior, target in zip(CHANGES["gliosis"].priors, TISSUES[tissue].priors, measured.priors):
+            assert factor.mean * prior.mean == pytest.approx(target.mean, rel=0.4)
 
 
 def test_tissues_are_drawn_with_their_means_and_spreads():

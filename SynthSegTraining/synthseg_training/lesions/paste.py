@@ -33,7 +33,8 @@ class Paste:
     probability : float
         Probability of fading.
     fading : tuple of float
-        Bounds of the largest loss of opacity.
+        Bounds of the largest loss of opacity. A lesion that healthy tissue outweighs anywhere would be a target that
+        no reader would draw.
     wavelength : tuple of float
         Bounds of the wavelength of the fading in mm.
     alpha : float
@@ -43,7 +44,7 @@ class Paste:
     """
 
     probability: float = 0.5
-    fading: tuple[float, float] = (0.1, 0.6)
+    fading: tuple[float, float] = (0.1, 0.4)
     wavelength: tuple[float, float] = (20.0, 80.0)
     alpha: float = 0.9
     threshold: float = 0.2

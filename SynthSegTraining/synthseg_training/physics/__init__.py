@@ -9,16 +9,17 @@ from .draws import CLINICAL, Distribution, SequenceDraw, paper_distributions, qa
 from .field import FieldStrength, at_field
 from .maps import QuantitativeMaps, load_maps, save_maps
 from .noise import ReceiveField, RicianNoise, rician
-from .priors import LABEL_TISSUES, LESIONS, TISSUES, Prior, Tissue, typical_maps
+from .priors import CHANGES, LABEL_TISSUES, LEAST_CHANGE, TISSUES, Prior, Tissue, typical_maps
 from .sequences import FLAIR, FSE, GRE, MP2RAGE, MPRAGE, SPGRMT, Sequence
 
 __all__ = [
+    "CHANGES",
     "CLINICAL",
     "FLAIR",
     "FSE",
     "GRE",
     "LABEL_TISSUES",
-    "LESIONS",
+    "LEAST_CHANGE",
     "MP2RAGE",
     "MPRAGE",
     "SPGRMT",

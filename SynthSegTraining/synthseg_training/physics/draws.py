@@ -93,13 +93,15 @@ def qatlas_distributions() -> dict[str, dict[str, Distribution]]:
 class SequenceDraw:
     """Draws an acquisition: one of the sequences, then its parameters independently.
 
-    An MPRAGE whose train does not fit between its inversions is drawn again as a whole, since its equation has no
+    Protocols of the same sequence that no independent draws would give are told apart by a suffix: ``fse-t1``. An
+    MPRAGE whose train does not fit between its inversions is drawn again as a whole, since its equation has no
     meaning then.
 
     Attributes
     ----------
     weights : dict
-        Sequence (``fse``, ``gre``, ``flair``, ``mprage``) to its share, relative to the sum; absent ones are not drawn.
+        Sequence (``fse``, ``gre``, ``flair``, ``mprage``, each with any suffix) to its share,
+        relative to the sum; absent ones are not drawn.
     distributions : dict
         Sequence to parameter to :class:`Distribution`.
     feasible : bool
@@ -112,7 +114,7 @@ class SequenceDraw:
     feasible: bool = False
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.weights) - set(SEQUENCES))
+        unknown = sorted(name for name in self.weights if _base(name) not in SEQUENCES)
         if unknown:
             raise OptionError(f"Unknown sequences: {', '.join(unknown)}. Known are {', '.join(SEQUENCES)}.")
         if not sum(self.weights.values()) > 0 or min(self.weights.values()) < 0:
@@ -138,10 +140,15 @@ class SequenceDraw:
             values = {key: distribution.draw(rng) for key, distribution in self.distributions[name].items()}
             if "n" in values:
                 values["n"] = max(2, round(values["n"]))
-            sequence = SEQUENCES[name](**values)
-            if sequence.feasible or not (self.feasible or name == "mprage"):
+            sequence = SEQUENCES[_base(name)](**values)
+            if sequence.feasible or not (self.feasible or _base(name) == "mprage"):
                 return sequence
         raise OptionError(f"The distributions of {name} give no possible acquisition in {TRIES} draws. Widen them.")
+
+
+def _base(name: str) -> str:
+    """Return the sequence of a protocol: ``fse`` of ``fse-t1``."""
+    return name.partition("-")[0]
 
 
 CLINICAL: dict[str, Sequence] = {

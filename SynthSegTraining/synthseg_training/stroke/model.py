@@ -61,16 +61,19 @@ def clinical_draw() -> SequenceDraw:
     """Return acquisitions as hospitals make them, where the paper's distributions have hardly any mass.
 
     Spin echoes from T1 to T2 weighting, inversion recovery near the null of fluid with long echoes, MPRAGE, and
-    gradient echoes from T1 to T2* weighting; ranges after common 1.5 and 3 T protocols.
+    gradient echoes from T1 to T2* weighting; ranges after common 1.5 and 3 T protocols. ``fse-t1``, whose weight is 0
+    unless a recipe gives it one, are T1-weighted spin echoes, of which ``fse`` draws few: repetition and echo times are
+    independent there.
     """
 
     def between(low: float, high: float) -> Distribution:
         return Distribution("uniform", low, high)
 
     return SequenceDraw(
-        weights={"fse": 2.0, "flair": 1.5, "mprage": 1.5, "gre": 1.0},
+        weights={"fse": 2.0, "fse-t1": 0.0, "flair": 1.5, "mprage": 1.5, "gre": 1.0},
         distributions={
             "fse": {"tr": Distribution("log_uniform", 0.4, 7.0), "te": Distribution("log_uniform", 0.008, 0.13)},
+            "fse-t1": {"tr": between(0.35, 0.8), "te": between(0.007, 0.02)},
             "flair": {"tr": between(6.0, 11.0), "te": between(0.08, 0.15), "ti": between(1.9, 2.9)},
             "mprage": {
                 "tr": between(1.6, 2.6),

@@ -13,7 +13,7 @@ from ..generation.gmm import GaussianMixture
 from ..generation.resolution import gaussian_matrix
 from ..lesions import CHANNELS
 from ..lesions.field import SmoothNoise
-from ..physics import LABEL_TISSUES, TISSUES
+from ..physics import CHANGES, LABEL_TISSUES, LEAST_CHANGE, TISSUES, Tissue
 
 FWHM_PER_WAVELENGTH = 0.83
 """Width of the Gaussian filter that would make :class:`SmoothNoise` of one octave from white noise, relative to its
@@ -32,6 +32,8 @@ class TissueParameters:
     ----------
     means, stds : Tensor
         ``[quantities, labels + 3]``; the last three are the lesion channels cavity, gliosis, acute.
+    changed : tuple of str
+        Lesion channels whose values are factors of the tissue in place.
     fwhm : float
         Width of the texture in voxels.
     myelin : Tensor or None
@@ -45,6 +47,7 @@ class TissueParameters:
     means: Tensor
     stds: Tensor
     fwhm: float
+    changed: tuple[str, ...] = ()
     myelin: Tensor | None = None
     wavelength: float = 0.0
     seed: int = 0
@@ -53,6 +56,9 @@ class TissueParameters:
 @dataclass(frozen=True)
 class Texture:
     """Map(x) = sum_k p_k(x) (mu_k + sigma_k noise(x)), noise smooth within classes.
+
+    Gliosis and acute lesions change the tissue that they lie in instead of replacing it: for them mu and sigma are
+    factors of what the healthy classes make there.
 
     Attributes
     ----------
@@ -84,22 +90,30 @@ class Texture:
 
     def draw_physics(self, rng: torch.Generator, labels: tuple[int, ...]) -> TissueParameters:
         """Draw PD, R1, R2, R2* and MT of all tissues from their priors (:mod:`synthseg_training.physics.priors`)."""
-        drawn = {}
-        for name, tissue in TISSUES.items():
-            means, stds = tissue.draw(rng, self.share)
-            typical = torch.tensor([prior.mean for prior in tissue.priors])
-            drawn[name] = (typical + (means - typical) * self.spread).clamp_(min=0), stds
-        names = [LABEL_TISSUES.get(label, "soft") for label in labels] + list(CHANNELS)
-        means, stds = (torch.stack([drawn[name][part] for name in names], 1) for part in (0, 1))
-        parameters = TissueParameters(means, stds, uniform(rng, *self.fwhm))
+        drawn = {name: self._draw_tissue(rng, tissue) for name, tissue in TISSUES.items()}
+        lesions = {"cavity": drawn["cavity"]}
+        for name, change in CHANGES.items():
+            means, stds = self._draw_tissue(rng, change)
+            # water comes (PD) and relaxation slows
+            lesions[name] = torch.cat([means[:1].clamp(min=1), means[1:].clamp(max=1 - LEAST_CHANGE)]), stds
+        names = [LABEL_TISSUES.get(label, "soft") for label in labels]
+        columns = [drawn[name] for name in names] + [lesions[name] for name in CHANNELS]
+        means, stds = (torch.stack([column[part] for column in columns], 1) for part in (0, 1))
+        parameters = TissueParameters(means, stds, uniform(rng, *self.fwhm), tuple(CHANGES))
         if self.own:
             self._draw_own(rng, labels, means)
         if self.myelin:
             towards_white = (drawn["wm"][0] - drawn["gm"][0]) * uniform(rng, 0, self.myelin)
-            brain = torch.tensor([name in BRAIN_TISSUES for name in names])
+            brain = torch.tensor([name in BRAIN_TISSUES for name in names + list(CHANNELS)])
             wavelength, seed = uniform(rng, *self.wavelength), integer(rng, 2**62)
             parameters = replace(parameters, myelin=towards_white[:, None] * brain, wavelength=wavelength, seed=seed)
         return parameters
+
+    def _draw_tissue(self, rng: torch.Generator, tissue: Tissue) -> tuple[Tensor, Tensor]:
+        """Return the means and the standard deviations of one tissue."""
+        means, stds = tissue.draw(rng, self.share)
+        typical = torch.tensor([prior.mean for prior in tissue.priors])
+        return (typical + (means - typical) * self.spread).clamp_(min=0), stds
 
     def _draw_own(self, rng: torch.Generator, labels: tuple[int, ...], means: Tensor) -> None:
         """Add to the means of the brain's structures what they differ from their classes."""
@@ -163,11 +177,11 @@ class Texture:
                 image.addcmul_(myelination, slopes[quantity].index_select(0, flat).reshape(labels.shape))
             if blur is not None:
                 image = _blurred(image, blur)
-            image.mul_(lesions[0])
-            for channel, weight in enumerate(lesions[1:], len(table)):
+            kept, added = lesions[0].clone(), torch.zeros_like(image)
+            for channel, (name, weight) in enumerate(zip(CHANNELS, lesions[1:]), len(table)):
                 value = mean[channel] if noise is None else noise * std[channel] + mean[channel]
-                image.addcmul_(weight, value) if torch.is_tensor(value) else image.add_(weight, alpha=float(value))
-            maps[quantity] = image.clamp_(min=0)
+                (kept if name in parameters.changed else added).addcmul_(weight, value)
+            maps[quantity] = image.mul_(kept).add_(added).clamp_(min=0)
         return maps
 
     def _noise(self, shape: torch.Size, fwhm: float, seed: int, device: torch.device) -> Tensor:
