@@ -496,6 +496,7 @@ def _trial(options: argparse.Namespace) -> None:
 
     from synthseg_slicer.weights import load_model
     from synthseg_training.evaluation.lesions import summary, trial
+    from synthseg_training.sheet import write_trial_sheet
     from synthseg_training.training.loop import stage_config
 
     recipe, maps = _load(options)
@@ -504,8 +505,13 @@ def _trial(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.recipe}: a trial needs a recipe of the task stroke, and its held-out label maps")
     stage = recipe.stages[-1]
     config = dataclasses.replace(stage_config(recipe, stage, stage.steps), crop=options.crop)
+    names = [path.stem for path in options.models]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in options.models]
+    options.output.mkdir(parents=True, exist_ok=True)
     tables = []
-    for path in options.models:
+    for number, (path, name) in enumerate(zip(options.models, names), 1):
+        slices = []
         table = trial(
             load_model(path=path),
             maps.subset(held_out),
@@ -516,11 +522,12 @@ def _trial(options: argparse.Namespace) -> None:
             smallest_ml=options.smallest,
             cleaned=options.cleaned,
             device=options.device,
-            report=lambda line, name=path.name: print(f"{name}: {line}", flush=True),
+            report=lambda line, name=name: print(f"{name}: {line}", flush=True),
+            show=slices.append,
         )
-        tables.append(table.assign(model=path.stem))
+        tables.append(table.assign(model=name))
+        write_trial_sheet(options.output / f"patients-{number}-{path.stem}.png", slices)
     table = pd.concat(tables)
-    options.output.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.output / "trial.csv", index=False)
     short = summary(table, ["sequence", "model"])
     short.to_csv(options.output / "summary.csv", index=False)

@@ -1,7 +1,8 @@
-"""A PNG sheet of synthetic samples with the contours of their segmentations, to see what a network is trained on."""
+"""PNG sheets: synthetic samples with their contours, to see what a network is trained on; patients of a trial."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from synthseg_slicer.files import atomic
 from synthseg_slicer.labels import BRAIN, STROKE
 
+from .evaluation.lesions import PatientSlice
 from .generation import Generator
 
 _COLORS = {label.id: tuple(value / 255 for value in label.color) for label in (*BRAIN, *STROKE)}
@@ -49,6 +51,49 @@ def write_sheet(path: str | Path, generator: Generator, *, count: int = 12, colu
             axes.set_title(_caption(parameters), color="white", fontsize=8)
     with atomic(path) as partial:
         figure.savefig(partial, format="png", dpi=100)
+
+
+def write_trial_sheet(path: str | Path, patients: Sequence[PatientSlice], *, most: int = 10) -> None:
+    """Write patients of a trial as a PNG: a row a patient, a column a sequence, the contour of what was found in each.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    patients : sequence of PatientSlice
+        What :func:`synthseg_training.evaluation.lesions.trial` showed.
+    most : int
+        Rows. Of more patients these are shown at equal distances between the best and the worst by mean Dice.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    ordered = sorted(patients, key=lambda patient: -patient.dice)
+    if len(ordered) > most:
+        ordered = [ordered[round(index)] for index in np.linspace(0, len(ordered) - 1, most)]
+    names = list(ordered[0].scans)
+    size = (1.7 * (1 + len(names)), 1.85 * len(ordered))
+    figure = Figure(figsize=size, facecolor="black", layout="constrained")
+    for patient, row in zip(ordered, figure.subplots(len(ordered), 1 + len(names), squeeze=False)):
+        first = patient.scans[names[0]][0]
+        title = f"patient {patient.patient + 1}, {patient.lesion_ml:.0f} ml: true"
+        _show_lesion(row[0], first, patient.target, title, "#ff5050")
+        for axes, name in zip(row[1:], names):
+            image, found, dice = patient.scans[name]
+            _show_lesion(axes, image, found, f"{name} {dice:.2f}", "#40e0ff")
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png", dpi=100)
+
+
+def _show_lesion(axes, image: np.ndarray, lesion: np.ndarray, title: str, color: str) -> None:
+    axes.set_axis_off()
+    low, high = np.percentile(image, (1, 99.5))
+    axes.imshow(image.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-3), origin="lower")
+    axes.set_title(title, color="white", fontsize=7)
+    if lesion.any():
+        axes.contour(lesion.T, levels=[0.5], colors=[color], linewidths=0.8)
 
 
 def _busiest_slice(target: np.ndarray, axis: int) -> int:

@@ -485,6 +485,17 @@ def test_tissues_are_drawn_with_their_means_and_spreads():
     assert not means.any() and not stds.any()
 
 
+def test_one_cause_moves_all_quantities_of_changed_tissue():
+    rng = torch.Generator().manual_seed(0)
+    means = torch.stack([CHANGES["acute"].draw(rng, common=0.8)[0] for _ in range(1500)])
+    for index, prior in enumerate(CHANGES["acute"].priors):
+        assert means[:, index].mean().item() == pytest.approx(prior.mean, abs=0.15 * prior.mean_spread)
+        assert means[:, index].std().item() == pytest.approx(prior.mean_spread, rel=0.1)
+    related = torch.corrcoef(means.T)
+    assert related[0, 1:].tolist() == pytest.approx([-0.8] * 4, abs=0.1)
+    assert related[1, [2, 4]].tolist() == pytest.approx([0.8] * 2, abs=0.1)
+
+
 def test_typical_maps_hold_the_mean_of_each_labels_tissue():
     labels = torch.tensor([0, 2, 42, 4, 52], dtype=torch.int32).reshape(5, 1, 1)
     maps = typical_maps(labels)

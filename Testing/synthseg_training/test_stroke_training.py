@@ -304,20 +304,36 @@ def test_a_cleaned_trial_leaves_out_what_the_extension_drops(phantoms):
     assert trial(unsure, phantoms, config, cleaned=True, **options)["hd95_mm"].iloc[0] == 256  # nothing is left
 
 
-def test_the_trial_command_writes_tables(phantoms, tmp_path, capsys):
-    phantoms.save(tmp_path / "maps.npz")
+def run_trial(phantoms, folder, models: list[str]) -> None:
+    """Try random weights on one patient; tables and pictures go to ``folder / "out"``."""
+    phantoms.save(folder / "maps.npz")
     network = random_network("fast", n_labels=len(STROKE), widths=(4, 8), fine_width=4)
-    torch.save({"state": network.state_dict()}, tmp_path / "w.pt")
-    path = export(tiny(), tmp_path / "w.pt", tmp_path / "stroke.pt")
+    torch.save({"state": network.state_dict()}, folder / "w.pt")
+    for name in models:
+        (folder / name).parent.mkdir(exist_ok=True)
+        export(tiny(), folder / "w.pt", folder / name)
     text = (
         '{"name": "s", "task": "stroke", "network": {"architecture": "fast", "n_labels": 6},'
         ' "stages": [{"steps": 1, "voxel_size": 4.0, "crop": 48}], "held_out": ["phantom_02"]}'
     )
-    (tmp_path / "r.json").write_text(text)
-    arguments = [str(tmp_path / "r.json"), "--maps", str(tmp_path / "maps.npz"), str(path), "-o", str(tmp_path / "out")]
+    (folder / "r.json").write_text(text)
+    paths = [str(folder / name) for name in models]
+    arguments = [str(folder / "r.json"), "--maps", str(folder / "maps.npz"), *paths, "-o", str(folder / "out")]
     assert main(["trial", *arguments, "-n", "1", "--crop", "48", "--smallest", "1", "--flips", "1"]) in (0, None)
+
+
+def test_the_trial_command_writes_tables_and_pictures(phantoms, tmp_path, capsys):
+    run_trial(phantoms, tmp_path, ["stroke.pt"])
     assert "FLAIR" in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / "out" / "trial.csv")) == len(CLINICAL)
+    table = pd.read_csv(tmp_path / "out" / "trial.csv")
+    assert len(table) == len(CLINICAL) and set(table["model"]) == {"stroke"}
+    assert (tmp_path / "out" / "patients-1-stroke.png").is_file()
+
+
+def test_weights_of_one_name_stay_apart_in_a_trial(phantoms, tmp_path):
+    names = ["old/stroke.pt", "new/stroke.pt"]
+    run_trial(phantoms, tmp_path, names)
+    assert set(pd.read_csv(tmp_path / "out" / "summary.csv")["model"]) == {str(tmp_path / name) for name in names}
 
 
 def test_random_appearance_ignores_sequences(phantoms):

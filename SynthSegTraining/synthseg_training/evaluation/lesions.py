@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,30 @@ SCORES = {
     "f1": (0, 1),
 }
 """Scores and what they lie between."""
+
+
+@dataclass(frozen=True)
+class PatientSlice:
+    """The axial slice of a synthetic patient with the most lesion.
+
+    Attributes
+    ----------
+    patient : int
+    lesion_ml : float
+    target : bool array [x, y]
+    scans : dict
+        Sequence to standardised image ``[x, y]``, lesion found in it ``[x, y]``, and Dice of the whole scan.
+    """
+
+    patient: int
+    lesion_ml: float
+    target: np.ndarray
+    scans: dict[str, tuple[np.ndarray, np.ndarray, float]]
+
+    @property
+    def dice(self) -> float:
+        """Mean over the sequences."""
+        return float(np.mean([dice for _, _, dice in self.scans.values()]))
 
 
 def lesion_scores(found: np.ndarray, true: np.ndarray, voxel_size: tuple[float, float, float]) -> dict[str, float]:
@@ -101,6 +125,7 @@ def trial(
     cleaned: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
+    show: Callable[[PatientSlice], None] = lambda patient: None,
 ) -> pd.DataFrame:
     """Segment synthetic patients, each scanned with every sequence.
 
@@ -129,6 +154,8 @@ def trial(
         Where the network runs.
     report : callable
         Called with a line a patient.
+    show : callable
+        Called with a slice of each patient, for :func:`synthseg_training.sheet.write_trial_sheet`.
 
     Returns
     -------
@@ -147,7 +174,7 @@ def trial(
             volume = target.sum() * config.voxel_size**3 / 1000
             if volume >= smallest_ml and volume > 0:
                 break
-        scores = []
+        where, scans = int(target.sum((0, 1)).argmax()), {}
         for name, sequence in sequences.items():
             image = generator.apply(replace(parameters, sequence=sequence))[0][0].cpu().numpy()
             logits = window_logits(model.network, image, flips=flips, device=device)
@@ -156,6 +183,8 @@ def trial(
                 found = components(classify(logits, model.ids)[0], config.voxel_size**3) > 0
             row = lesion_scores(found, target, (config.voxel_size,) * 3)
             rows.append({"patient": patient, "sequence": name, "lesion_ml": volume, **row})
-            scores.append(row["dice"])
-        report(f"patient {patient + 1} of {patients}: {volume:.1f} ml, mean Dice {np.mean(scores):.3f}")
+            scans[name] = image[:, :, where].copy(), found[:, :, where].copy(), row["dice"]
+        shown = PatientSlice(patient, volume, target[:, :, where].copy(), scans)
+        report(f"patient {patient + 1} of {patients}: {volume:.1f} ml, mean Dice {shown.dice:.3f}")
+        show(shown)
     return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ from .draws import CLINICAL, Distribution, SequenceDraw, paper_distributions, qa
 from .field import FieldStrength, at_field
 from .maps import QuantitativeMaps, load_maps, save_maps
 from .noise import ReceiveField, RicianNoise, rician
-from .priors import CHANGES, LABEL_TISSUES, LEAST_CHANGE, TISSUES, Prior, Tissue, typical_maps
+from .priors import CHANGES, LABEL_TISSUES, LEAST_CHANGE, TISSUES, WATER, Prior, Tissue, typical_maps
 from .sequences import FLAIR, FSE, GRE, MP2RAGE, MPRAGE, SPGRMT, Sequence
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "MPRAGE",
     "SPGRMT",
     "TISSUES",
+    "WATER",
     "Distribution",
     "FieldStrength",
     "Prior",

@@ -19,7 +19,7 @@ Sources, by class and map:
 - :data:`CHANGES`: a cavity replaces tissue, but gliosis and an acute infarct are tissue that changed, and a class with
   one mean cannot describe them: R1 of an infarct in white matter is that of healthy cortex. They are factors of the
   tissue in place. Acute: T2 gains 1.9 ms an hour in the first nine hours (Damion 2019: 1.2 times after nine) and more
-  in the days after, 1.6 times here; T1 1.33 times, near the 1.4 that the notes suggest, so that cortex still brightens
+  in the days after, 1.7 times here; T1 1.33 times, near the 1.4 that the notes suggest, so that cortex still brightens
   on FLAIR, where a long T1 counteracts a long T2; PD as the water of grey and white matter goes with their R1; the rest
   assumed. Gliosis: factors that take grey and white matter to about the ranges above, alike bright on FLAIR.
 
@@ -79,7 +79,7 @@ class Tissue:
         """The priors in the order PD, R1, R2, R2*, MT."""
         return self.pd, self.r1, self.r2, self.r2s, self.mt
 
-    def draw(self, rng: torch.Generator, texture: float = TEXTURE) -> tuple[Tensor, Tensor]:
+    def draw(self, rng: torch.Generator, texture: float = TEXTURE, common: float = 0.0) -> tuple[Tensor, Tensor]:
         """Draw one subject's tissue.
 
         Parameters
@@ -88,6 +88,9 @@ class Tissue:
             On the CPU.
         texture : float
             Factor of the within-class standard deviation.
+        common : float
+            Share of the variance of the means that one cause has, water: the more of it, the more PD and the less of
+            everything else.
 
         Returns
         -------
@@ -96,6 +99,9 @@ class Tissue:
         """
         table = torch.tensor([[p.mean, p.mean_spread, p.std, p.std_spread] for p in self.priors])
         noise = torch.randn(2, len(MAP_NAMES), generator=rng)
+        if common:
+            water = torch.randn((), generator=rng) * torch.tensor([1.0, -1.0, -1.0, -1.0, -1.0])
+            noise[0].mul_((1 - common) ** 0.5).add_(water, alpha=common**0.5)
         means = (table[:, 0] + table[:, 1] * noise[0]).clamp_(min=0)
         stds = (table[:, 2] + table[:, 3] * noise[1]).clamp_(min=0).mul_(texture)
         r2, r2s = MAP_NAMES.index("r2"), MAP_NAMES.index("r2s")
@@ -143,9 +149,11 @@ TISSUES: dict[str, Tissue] = {
 
 CHANGES: dict[str, Tissue] = {
     "gliosis": _table((1.10, 0.75, 0.58, 0.60, 0.50), (0.03, 0.05, 0.06, 0.06, 0.08), (0.06, 0.13, 0.14, 0.20, 0.30)),
-    "acute": _table((1.065, 0.75, 0.625, 0.70, 0.80), (0.02, 0.05, 0.06, 0.06, 0.06), (0.06, 0.13, 0.12, 0.20, 0.25)),
+    "acute": _table((1.065, 0.75, 0.60, 0.68, 0.80), (0.02, 0.05, 0.05, 0.05, 0.06), (0.06, 0.13, 0.12, 0.20, 0.25)),
 }
 """Class of changed tissue to the priors of the factors by which it differs from what it was."""
+WATER = 0.8
+"""``common`` of the draws of changed tissue: one cause, oedema or loss of cells, changes all maps."""
 LEAST_CHANGE = 0.15
 """Relaxation of changed tissue is slower by this share at least. What relaxes as before, in the first hours, shows in
 diffusion alone: no sequence simulated here could find it, and such samples would teach to see what cannot be seen."""

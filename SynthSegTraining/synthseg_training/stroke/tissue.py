@@ -13,7 +13,7 @@ from ..generation.gmm import GaussianMixture
 from ..generation.resolution import gaussian_matrix
 from ..lesions import CHANNELS
 from ..lesions.field import SmoothNoise
-from ..physics import CHANGES, LABEL_TISSUES, LEAST_CHANGE, TISSUES, Tissue
+from ..physics import CHANGES, LABEL_TISSUES, LEAST_CHANGE, TISSUES, WATER, Tissue
 
 FWHM_PER_WAVELENGTH = 0.83
 """Width of the Gaussian filter that would make :class:`SmoothNoise` of one octave from white noise, relative to its
@@ -93,7 +93,7 @@ class Texture:
         drawn = {name: self._draw_tissue(rng, tissue) for name, tissue in TISSUES.items()}
         lesions = {"cavity": drawn["cavity"]}
         for name, change in CHANGES.items():
-            means, stds = self._draw_tissue(rng, change)
+            means, stds = self._draw_tissue(rng, change, WATER)
             # water comes (PD) and relaxation slows
             lesions[name] = torch.cat([means[:1].clamp(min=1), means[1:].clamp(max=1 - LEAST_CHANGE)]), stds
         names = [LABEL_TISSUES.get(label, "soft") for label in labels]
@@ -109,9 +109,9 @@ class Texture:
             parameters = replace(parameters, myelin=towards_white[:, None] * brain, wavelength=wavelength, seed=seed)
         return parameters
 
-    def _draw_tissue(self, rng: torch.Generator, tissue: Tissue) -> tuple[Tensor, Tensor]:
+    def _draw_tissue(self, rng: torch.Generator, tissue: Tissue, common: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the means and the standard deviations of one tissue."""
-        means, stds = tissue.draw(rng, self.share)
+        means, stds = tissue.draw(rng, self.share, common)
         typical = torch.tensor([prior.mean for prior in tissue.priors])
         return (typical + (means - typical) * self.spread).clamp_(min=0), stds
 
