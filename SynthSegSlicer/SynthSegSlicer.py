@@ -944,6 +944,7 @@ class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
         register=True,
         probability=False,
         fast=False,
+        ct=None,
         device="auto",
         native=False,
         surfaces=False,
@@ -972,7 +973,9 @@ class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
         probability : bool
             Make a volume of the probability of lesion, too.
         fast : bool
-            One pass of the network for each scan.
+            One pass of the network for each scan, and one for the anatomy.
+        ct : bool, optional
+            False keeps MR scans from being taken for CT. The weights are for MR: True is refused.
         model : path, optional
             Other weights of this task than the installed ones.
         device, native, surfaces, wait, progress, finished
@@ -1009,7 +1012,7 @@ class SynthSegSlicerLogic(ScriptedLoadableModuleLogic):
                 raise OptionError(message.format(name=node.GetName()))
         inputVolumes = list(dict.fromkeys(inputVolumes))  # a scan that was chosen twice counts once
         options = {"task": Task.STROKE.value, "anatomy": anatomy, "register": register, "probability": probability}
-        options |= {"flips": 1 if fast else None, "device": device, "native": native, "model": model}
+        options |= {"fast": fast, "ct": ct, "device": device, "native": native, "model": model}
         run = LesionRun(inputVolumes, outputSegmentation, outputTable, options, surfaces, progress, finished)
         run.start()
         if not wait:

@@ -99,7 +99,7 @@ def test_the_environment_lets_a_bare_python_import_the_package_and_keeps_its_own
         (0, {}, None),
         (1, {"quality": "best"}, None),
         (1, {"flips": 1}, None),
-        (1, {"task": "stroke", "fast": True}, None),
+        (1, {"task": "stroke", "refined": False}, None),
         (1, {}, ["a", "b"]),
     ],
     ids=["no scan", "unknown option", "option of the stroke task", "option of the brain task", "too many names"],

@@ -9,57 +9,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from lesioned import Bright, head, overlap, truth
 from synthetic import TINY, ball, random_network
 
 from synthseg_slicer import CancelToken
-from synthseg_slicer.cli import main
 from synthseg_slicer.conform import HEAD_MEAN, HEAD_SPREAD, standardise
 from synthseg_slicer.errors import Cancelled, OptionError, OutputError
 from synthseg_slicer.labels import LESION_ID, STROKE
 from synthseg_slicer.network import fold_batch_norm
 from synthseg_slicer.scan import Scan
 from synthseg_slicer.stroke import segment_lesions
-from synthseg_slicer.weights import Model, save_model
+from synthseg_slicer.weights import Model
 from synthseg_slicer.windows import window_logits
-
-
-class Bright(torch.nn.Module):
-    """A network that one can foresee: the brighter a voxel, the more it is lesion; head is grey matter."""
-
-    multiple, n_labels = 4, len(STROKE)
-
-    def __init__(self, level: float = 1.0):
-        super().__init__()
-        self.level = torch.nn.Parameter(torch.tensor(level))
-
-    def forward(self, image):
-        logits = torch.full((1, self.n_labels, *image.shape[2:]), -20.0)
-        ids = [label.id for label in STROKE]
-        logits[:, ids.index(LESION_ID)] = 40 * (image[:, 0] - self.level)
-        logits[:, 0] = 0
-        return logits
 
 
 @pytest.fixture
 def model():
     return Model(Bright(), STROKE, "c" * 64, {"name": "stroke", "flips": 2})
-
-
-def head(centre=(20, 14, 20), radius=6.0, affine=None, shape=(40, 36, 40)) -> Scan:
-    """A grey ball with a bright one in it."""
-    data = ball(shape, 15.0)
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
-    data[np.linalg.norm(grid - np.array(centre), axis=-1) < radius] += 300
-    return Scan(data, np.eye(4) if affine is None else affine)
-
-
-def truth(centre=(20, 14, 20), radius=6.0, shape=(40, 36, 40)) -> np.ndarray:
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
-    return np.linalg.norm(grid - np.array(centre), axis=-1) < radius
-
-
-def overlap(a, b) -> float:
-    return 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))
 
 
 def test_the_head_of_a_standardised_image_has_the_usual_mean_and_spread():
@@ -198,6 +164,8 @@ def test_all_files_are_written_together(model, tmp_path):
     ("options", "error", "message"),
     [
         ({"flips": 3}, OptionError, "3 flips"),
+        ({"fast": True, "flips": 8}, OptionError, "not 8 flips"),
+        ({"ct": True}, OptionError, "for MR scans"),
         ({"anatomy": False, "loads": "x.csv"}, OptionError, "need the anatomy"),
         ({"output": "nowhere/x.nii.gz"}, OutputError, "does not exist"),
         ({"output": "a.nii.gz", "probability": "a.nii.gz"}, OptionError, "also the target"),
@@ -233,23 +201,6 @@ def test_progress_climbs_to_the_end(model):
     seen = []
     segment_lesions([head(), head()], model=model, anatomy=False, progress=lambda stage, f: seen.append(f))
     assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 1
-
-
-def test_the_command_line_takes_all_scans_of_one_head(tmp_path, capsys):
-    network = random_network("fast", n_labels=len(STROKE), **TINY)
-    card = {"architecture": "fast", "options": {"n_labels": len(STROKE), **TINY}, "labels": STROKE}
-    weights = save_model(tmp_path / "stroke.pt", network, card)
-    for name in ("t1", "flair"):
-        nib.Nifti1Image(head().data, np.eye(4)).to_filename(tmp_path / f"{name}.nii.gz")
-    scans = [str(tmp_path / "t1.nii.gz"), str(tmp_path / "flair.nii.gz")]
-    out = str(tmp_path / "out.nii.gz")
-    options = ["--task", "stroke", "--no-anatomy", "--model", str(weights), "--volumes", str(tmp_path / "v.csv"), "-q"]
-    assert main(["segment", *scans, "-o", out, *options]) == 0
-    assert "ml" in capsys.readouterr().out and nib.load(out).shape == (40, 36, 40)
-    record = json.loads((tmp_path / "out.json").read_text())
-    assert record["options"]["scans"] == ["t1.nii.gz", "flair.nii.gz"]  # without folders
-    assert main(["segment", scans[0], "-o", out, "--loads", "x.csv"]) == 2
-    assert "--task stroke" in capsys.readouterr().err
 
 
 def test_logits_do_not_depend_on_where_the_network_was_folded():

@@ -30,6 +30,25 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
+def refuse(given: dict[str, bool], why: str) -> None:
+    """Refuse the first of some options that was given.
+
+    Parameters
+    ----------
+    given : dict
+        Whether each option was.
+    why : str
+        The rest of the sentence that begins with the option, and the cure.
+
+    Raises
+    ------
+    OptionError
+    """
+    for option, was_given in given.items():
+        if was_given:
+            raise OptionError(f"{option} {why}")
+
+
 def check_threads(threads: int | None) -> None:
     """Refuse a number of threads that cannot be."""
     if threads is not None and threads < 1:

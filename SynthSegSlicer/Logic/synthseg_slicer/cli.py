@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import __version__
 from .allocation import keep_freed_memory
-from .arguments import add_method_options, check_threads
+from .arguments import add_method_options, check_threads, refuse
 from .batch.arguments import add_commands as add_batch_commands
 from .errors import OptionError, OutputError, SynthSegError
 
@@ -106,9 +106,7 @@ def _segment(options: argparse.Namespace) -> int:
         raise OptionError("--years and --dates belong to several scans of one head. Add --timepoints.")
     if options.task == "stroke":
         return _stroke(scans, options)
-    for option, given in (("loads", options.loads), ("flips", options.flips)):
-        if given:
-            raise OptionError(f"--{option} belongs to the task stroke. Add --task stroke, or leave it out.")
+    refuse(_of_stroke(options), "belongs to the task stroke. Add --task stroke, or leave it out.")
     several = len(scans) > 1 or len(options.input) > 1 or not _is_scan(options.input[0])
     if not several:
         outputs = {kind: getattr(options, kind) for kind in ("volumes", "posteriors", "picture", "report")}
@@ -121,10 +119,31 @@ def _segment(options: argparse.Namespace) -> int:
     return _many(output_names(scans, Path(options.output)), options)
 
 
+def _of_stroke(options: argparse.Namespace) -> dict[str, bool]:
+    """Return which options of the task stroke alone were given."""
+    return {
+        "--loads": options.loads is not None,
+        "--flips": options.flips is not None,
+        "--no-anatomy": not options.anatomy,
+        "--no-register": not options.register,
+    }
+
+
+def _of_brain(options: argparse.Namespace) -> dict[str, bool]:
+    """Return which options of the task brain alone were given."""
+    return {
+        "--contrast": options.contrast != "auto",
+        "--no-refine": not options.refine,
+        "--robust": options.robust is True,
+        "--no-robust": options.robust is False,
+    }
+
+
 def _stroke(scans: list[Path], options: argparse.Namespace) -> int:
     """Segment the lesions of one head from all its scans."""
     from .stroke import segment_lesions
 
+    refuse(_of_brain(options), "belongs to the task brain. Leave it out, or run --task brain by itself with it.")
     if options.skip_existing and Path(options.output).exists():
         return 0
     with _progress_bar(options.quiet) as progress:
@@ -132,7 +151,9 @@ def _stroke(scans: list[Path], options: argparse.Namespace) -> int:
             scans,
             options.output,
             anatomy=options.anatomy,
+            fast=options.fast,
             flips=options.flips,
+            ct=options.ct,
             device=options.device,
             native=options.native,
             register=options.register,
@@ -156,10 +177,8 @@ def _timepoints(scans: list[Path], options: argparse.Namespace) -> int:
     from .longitudinal import segment_timepoints
 
     unfit = {"--posteriors": options.posteriors, "--report": options.report, "--skip-existing": options.skip_existing}
-    unfit |= {"--loads": options.loads, "--flips": options.flips, "--task stroke": options.task == "stroke"}
-    for option, given in unfit.items():
-        if given:
-            raise OptionError(f"{option} does not go with --timepoints. Leave one of them out.")
+    unfit |= {**_of_stroke(options), "--task stroke": options.task == "stroke"}
+    refuse(unfit, "does not go with --timepoints. Leave one of them out.")
     with _progress_bar(options.quiet) as progress:
         result = segment_timepoints(
             scans,

@@ -33,7 +33,7 @@ from .worker import STROKE
 OPTIONS = frozenset({"task", "fast", "ct", "device", "native", "contrast", "refined", "model"})
 """Of :func:`synthseg_slicer.segment`."""
 STROKE_OPTIONS = frozenset(
-    {"task", "device", "native", "anatomy", "flips", "register", "fewest", "model", "probability"}
+    {"task", "fast", "ct", "device", "native", "anatomy", "flips", "register", "fewest", "model", "probability"}
 )
 """Of :func:`synthseg_slicer.stroke.segment_lesions`; ``probability`` asks for the map, as true or false."""
 LOG_BYTES = 2**18

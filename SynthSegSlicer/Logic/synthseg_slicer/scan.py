@@ -365,8 +365,9 @@ def _pick_frame(shape: Sequence[int], frame: int | None, name: str) -> tuple[tup
         return shape[:3], None
     if frame is None:
         raise ScanError(
-            f"{name}: the file holds {frames} frames (size {_times(shape)}), not one scan. Pick one with frame=0 to "
-            f"frame={frames - 1}, or extract it to a file of its own."
+            f"{name}: the file holds {frames} frames (size {_times(shape)}), not one scan. Extract one to a file of "
+            "its own (of NIfTI and MGH the first with: nib-roi -t 0:1 IN OUT.nii.gz), or in Python read one with "
+            f"read_scan: frame=0 to frame={frames - 1}."
         )
     if shape[-1] != frames:
         raise ScanError(f"{name}: frames must be the last axis ({_times(shape)}). Extract one to a file of its own.")

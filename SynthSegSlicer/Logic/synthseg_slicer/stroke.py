@@ -17,7 +17,7 @@ from . import provenance as records
 from .cancel import CancelToken
 from .caught import caught_warnings
 from .conform import Conformed, conform, crop_to_head, standardise
-from .errors import DeviceError, OptionError
+from .errors import DeviceError, OptionError, ScanWarning
 from .files import SLICER_SUFFIXES, atomic, check_output
 from .labels import LESION_ID
 from .pages import write_scan_page
@@ -39,6 +39,10 @@ TISSUE = (2, 3, 299)
 """Classes of the stroke network that are brain tissue."""
 FAR_BELOW = -30.0
 """Logit of everything but background where nothing was computed, outside the box around the head."""
+LOOKS_LIKE_CT = (
+    "This looks like CT, and the stroke weights were trained on MR only. Do not trust the result: leave this scan out; "
+    "or if it is MR, say so with --no-ct (ct=False)."
+)
 CITATION = (
     "Chalcroft L. et al. Domain-Agnostic Stroke Lesion Segmentation Using Physics-Constrained Synthetic Data. MICCAI "
     "2025, 163-173. https://doi.org/10.1007/978-3-032-04965-0_16"
@@ -88,7 +92,9 @@ def segment_lesions(
     output: str | os.PathLike | None = None,
     *,
     anatomy: bool = True,
+    fast: bool = False,
     flips: int | None = None,
+    ct: bool | None = None,
     device: str = "auto",
     native: bool = False,
     register: bool = True,
@@ -116,9 +122,14 @@ def segment_lesions(
         need slicer-core.
     anatomy : bool
         Segment the first scan's anatomy too, for loads, sides and structures.
+    fast : bool
+        One pass a scan, and one for the anatomy.
     flips : {1, 2, 8}, optional
         Passes a scan: as it is; mirrored too; mirrored along all combinations of axes. By default what the weights
         were trained for.
+    ct : bool, optional
+        False keeps MR scans from being taken for CT, which is judged from their intensities. The weights are for MR:
+        a scan that is taken for CT gets a :class:`.ScanWarning`, and True is refused.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     native : bool
@@ -153,7 +164,7 @@ def segment_lesions(
     given = {"output": output, "probability": probability, "volumes": volumes, "loads": loads}
     given |= {"picture": picture, "report": report}
     outputs = {kind: Path(path) for kind, path in given.items() if path is not None}
-    _check(scans, outputs, anatomy, flips)
+    _check(scans, outputs, anatomy, fast, flips, ct)
     device = str(resolve_device(device))
     stage = Stages(progress, cancel)
     with caught_warnings() as caught:
@@ -161,16 +172,19 @@ def segment_lesions(
             model = model if isinstance(model, Model) else load_model(TASK, model)
             if LESION_ID not in model.ids:
                 raise OptionError("These weights segment no lesions (no label 99). Use weights of the task 'stroke'.")
-            flips = flips or int(model.card.get("flips", 2))
+            flips = 1 if fast else flips or int(model.card.get("flips", 2))
         with stage("read", 0.01, 0.04):
             scans = [scan if isinstance(scan, Scan) else read_scan(scan) for scan in scans]
-        transforms, reference, total, cover = [], None, None, None
+        transforms, kinds, reference, total, cover = [], [], None, None, None
         share = (0.6 if anatomy else 0.9) / len(scans)
         for number, scan in enumerate(scans):
             begin = 0.04 + number * share
             suffix = f" {number + 1} of {len(scans)}" if len(scans) > 1 else ""
             with stage(f"register{suffix}", begin, begin + 0.2 * share):
-                conformed = conform(scan)
+                conformed = conform(scan, ct=ct)
+                kinds.append(conformed.is_ct)
+                if conformed.is_ct:
+                    python_warnings.warn(f"{scan.name}: {LOOKS_LIKE_CT}", ScanWarning, stacklevel=2)
                 if number or not anatomy:  # the anatomy looks at the first one
                     sanity.check(scan, conformed.image)
                 reference = reference or conformed
@@ -187,6 +201,8 @@ def segment_lesions(
             with stage("anatomy", 0.64, 0.94):
                 brain = segment(
                     scans[0],
+                    fast=fast,
+                    ct=ct,
                     device=device,
                     native=native,
                     progress=lambda name, fraction: stage.report(f"anatomy: {name}", 0.64 + 0.3 * fraction),
@@ -206,7 +222,9 @@ def segment_lesions(
         "task": TASK,
         "scans": [scan.name for scan in scans],
         "anatomy": anatomy,
+        "fast": fast,
         "flips": flips,
+        "ct_requested": ct,
         "native": native,
         "register": register,
         "fewest_mm3": fewest,
@@ -214,7 +232,7 @@ def segment_lesions(
     messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
     record = records.describe(scans[0], model, device, options, stage.seconds, messages)
     record |= {
-        "inputs": [{"name": scan.name, "sha256": scan.sha256} for scan in scans],
+        "inputs": [{"name": scan.name, "sha256": scan.sha256, "ct": is_ct} for scan, is_ct in zip(scans, kinds)],
         "transforms": [matrix.tolist() for matrix in transforms],
         "lesions": len(result.lesions),
         "lesion_mm3": result.volume,
@@ -227,12 +245,18 @@ def segment_lesions(
     return result
 
 
-def _check(scans: list, outputs: dict[str, Path], anatomy: bool, flips: int | None) -> None:
+def _check(
+    scans: list, outputs: dict[str, Path], anatomy: bool, fast: bool, flips: int | None, ct: bool | None
+) -> None:
     """Refuse what cannot work, before any work."""
     if not scans:
         raise OptionError("There is no scan. Give at least one.")
     if flips is not None and flips not in FLIPS:
         raise OptionError(f"There are {flips} flips; choose {', '.join(map(str, FLIPS))}.")
+    if fast and flips not in (None, 1):
+        raise OptionError(f"Fast means one pass, not {flips} flips. Leave out --fast, or --flips.")
+    if ct:
+        raise OptionError("The task stroke is for MR scans. Leave out --ct (ct=True), and scans that are CT.")
     if "loads" in outputs and not anatomy:
         raise OptionError("Loads need the anatomy. Leave out --no-anatomy, or the loads.")
     suffixes = {
