@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate)
 
     fit = commands.add_parser("fit", help="train; the same command goes on where it was stopped")
-    _recipe_arguments(fit)
+    _recipe_arguments(fit, required=False)
     fit.add_argument("-o", "--output", type=Path, required=True, help="folder for checkpoints and learning curves")
     fit.add_argument(
         "--resume", type=Path, help="checkpoint or weights file to begin from (such as the bundled brain.pt)"
@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     estimate.set_defaults(run=_estimate_maps)
 
     export = commands.add_parser("export", help="write a checkpoint's averaged weights with their card")
-    _recipe_arguments(export)
+    _recipe_arguments(export, required=False)
     export.add_argument("checkpoint", type=Path)
     export.add_argument("-o", "--output", type=Path, required=True, help="NAME.pt to write")
     export.add_argument("--norm-samples", type=int, default=0, help="samples to re-estimate batch normalisation over")
@@ -223,9 +223,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe_arguments(parser: argparse.ArgumentParser, maps: str = "label maps packed by 'prepare'") -> None:
+def _recipe_arguments(
+    parser: argparse.ArgumentParser, maps: str = "label maps packed by 'prepare'", required: bool = True
+) -> None:
     parser.add_argument("recipe", type=Path, help="recipe file (YAML or JSON), see SynthSegTraining/recipes")
-    parser.add_argument("--maps", type=Path, required=True, help=maps)
+    if not required:
+        maps += "; not needed for a recipe whose samples all come from its folder of data (data.share 1)"
+    parser.add_argument("--maps", type=Path, required=required, help=maps)
     parser.add_argument(
         "--set",
         nargs="+",
@@ -539,7 +543,9 @@ def _export(options: argparse.Namespace) -> None:
 
     recipe, maps = _load(options)
     facts = json.loads(options.facts.read_text(encoding="utf-8")) if options.facts else None
-    path = export(recipe, options.checkpoint, options.output, maps=maps, norm_samples=options.norm_samples, facts=facts)
+    path = export(
+        recipe, options.checkpoint, options.output, maps=maps or None, norm_samples=options.norm_samples, facts=facts
+    )
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -558,7 +564,12 @@ def _load(options: argparse.Namespace):
     from synthseg_training.labelmaps import LabelMapSet
     from synthseg_training.training.recipe import load_recipe
 
-    return load_recipe(options.recipe, options.set), LabelMapSet.load(options.maps)
+    recipe = load_recipe(options.recipe, options.set)
+    if options.maps is not None:
+        return recipe, LabelMapSet.load(options.maps)
+    if recipe.draws_from_label_maps:
+        raise ValueError(f"{options.recipe}: its samples are drawn from label maps. Give them with --maps.")
+    return recipe, LabelMapSet([], (0,), [])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from synthseg_slicer.weights import Model, save_model
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import estimate_norm_statistics
-from synthseg_training.training.loop import make_generator, stage_config, training_names, with_data
+from synthseg_training.training.loop import real_data, stage_config, training_names, training_samples
 from synthseg_training.training.recipe import Recipe, Stage
 
 
@@ -98,7 +98,8 @@ def export(
             raise ValueError("norm_samples needs the label maps of the training")
         training = maps.subset(training_names(recipe, maps))
         last = recipe.stages[-1]
-        generator = with_data(make_generator(training, stage_config(recipe, last, last.steps)), recipe)
+        config = stage_config(recipe, last, last.steps)
+        generator = training_samples(recipe, training, config, real_data(recipe))
         rng = torch.Generator().manual_seed(recipe.seed)
         images = (generator.sample(rng)[0][None] for _ in range(norm_samples))
         estimate_norm_statistics(network, network, images)

@@ -14,7 +14,7 @@ CACHED_ROWS = 1 << 16
 """Voxels whose posteriors are in work at a time on a CPU."""
 
 
-def soft_dice_loss(logits: Tensor, target: Tensor, *, present_only: bool = False) -> Tensor:
+def soft_dice_loss(logits: Tensor, target: Tensor, *, present_only: bool = False, background: bool = True) -> Tensor:
     """Soft Dice loss with squared denominators, eq. 27 of Billot et al. 2023, averaged over labels.
 
     Parameters
@@ -26,22 +26,25 @@ def soft_dice_loss(logits: Tensor, target: Tensor, *, present_only: bool = False
     present_only : bool
         Average over the labels that occur in the target only. On small crops most labels are absent; without this they
         all add a constant 1 with a gradient that merely pushes their posteriors down.
+    background : bool
+        Whether channel 0 is one of the labels that are averaged over.
 
     Returns
     -------
     Tensor
-        Scalar in [0, 1].
+        Scalar in [0, 1]; 0 where no label is left to average over.
     """
-    return _DiceCrossEntropy.apply(_rows(logits), target.reshape(-1), 0.0, present_only)
+    return _DiceCrossEntropy.apply(_rows(logits), target.reshape(-1), 0.0, present_only, background)
 
 
-def dice_cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
+def dice_cross_entropy_loss(logits: Tensor, target: Tensor, *, background: bool = True) -> Tensor:
     """Mean cross-entropy over voxels plus the soft Dice loss over the labels present in the target.
 
-    Shapes as for :func:`soft_dice_loss`. Cross-entropy gives every voxel a gradient from the first step, which shortens
-    the long plateau (background everywhere) in which training by Dice alone begins.
+    Shapes and ``background`` as for :func:`soft_dice_loss`: without it, the Dice of two classes is the second one's
+    alone, and a target of background has no Dice, cross-entropy only. Cross-entropy gives every voxel a gradient from
+    the first step, which shortens the long plateau (background everywhere) in which training by Dice alone begins.
     """
-    return _DiceCrossEntropy.apply(_rows(logits), target.reshape(-1), 1.0, True)
+    return _DiceCrossEntropy.apply(_rows(logits), target.reshape(-1), 1.0, True, background)
 
 
 UNKNOWN_HEALTHY = 255
@@ -52,8 +55,8 @@ def merge_healthy(logits: Tensor, target: Tensor, lesion: int) -> tuple[Tensor, 
     """Turn logits of several classes, and a target that knows the lesion only, into a problem of two classes.
 
     The logit of "not lesion" is the logarithm of the summed exponentials of all other logits, so its posterior is the
-    sum of theirs: a network of six classes learns from two-class targets, and healthy voxels pull at no class in
-    particular.
+    sum of theirs: a network of six classes learns from two-class targets. Nothing is said about which healthy class a
+    voxel has; whatever the loss, its gradient reaches each healthy logit in proportion to the class's posterior.
 
     Parameters
     ----------
@@ -104,13 +107,14 @@ class _DiceCrossEntropy(torch.autograd.Function):
     With posteriors p, Dice d_k = (2 I_k + 1) / (S_k + 1), I_k the sum of p_k over the label's voxels and S_k the sum of
     p_k^2 plus the label's size (the 1 makes a label absent from both perfect instead of 0/0), and label weights w that
     sum to 1: dL/dp_k = 2 w_k d_k / (S_k + 1) p_k - 2 w_k / (S_k + 1) [target = k], sent through the softmax's Jacobian
-    p_k (g_k - sum_j p_j g_j); cross-entropy adds weight (p_k - [target = k]) / V.
+    p_k (g_k - sum_j p_j g_j); cross-entropy adds weight (p_k - [target = k]) / V. Where no label is left to average
+    over, all w are 0 and there is no Dice loss.
 
     Only the logits are kept. Posteriors are made twice, block by block, because a block stays in the processor's cache.
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, target: Tensor, weight: float, present_only: bool) -> Tensor:
+    def forward(ctx, rows: Tensor, target: Tensor, weight: float, present_only: bool, background: bool) -> Tensor:
         n_labels = rows.shape[1]
         counts = torch.bincount(target, minlength=n_labels)
         overlap, squares = rows.new_zeros(2, n_labels, dtype=torch.float32)
@@ -125,10 +129,11 @@ class _DiceCrossEntropy(torch.autograd.Function):
         size = squares + counts + 1
         dice = (2 * overlap + 1) / size
         chosen = counts > 0 if present_only else torch.ones_like(counts, dtype=torch.bool)
-        label_weight = chosen / chosen.sum()
+        chosen[0] &= background
+        label_weight = chosen / chosen.sum().clamp_min(1)
         ctx.save_for_backward(rows, target, 2 * label_weight * dice / size, 2 * label_weight / size)
         ctx.weight = weight
-        return weight * cross_entropy / len(target) + 1 - (label_weight * dice).sum()
+        return weight * cross_entropy / len(target) + chosen.any().float() - (label_weight * dice).sum()
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
@@ -144,7 +149,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
             expected = (posteriors.square() @ slope)[:, None] - pulled
             slopes = (posteriors * slope).sub_(expected - share).mul_(posteriors)
             part.copy_(slopes.scatter_add_(1, true, -share - pulled).mul_(upstream))
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 def _blocks(rows: Tensor, target: Tensor):
@@ -159,3 +164,5 @@ def _block_rows(rows: Tensor) -> int:
 
 LOSSES = {"dice": soft_dice_loss, "dice_ce": dice_cross_entropy_loss, "logits": logit_loss}
 """Losses by the name that a recipe gives."""
+DICE_LOSSES = ("dice", "dice_ce")
+"""Those with a Dice, which may leave out the background."""

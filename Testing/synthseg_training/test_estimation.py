@@ -43,6 +43,9 @@ from synthseg_training.losses import UNKNOWN_HEALTHY
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.physics import MPRAGE, QuantitativeMaps, RicianNoise, at_field, load_maps, save_maps
 from synthseg_training.stroke import MapsGenerator, StrokeConfig
+from synthseg_training.stroke.tissue import Texture
+from synthseg_training.training.loop import real_data
+from synthseg_training.training.recipe import DataFolder, Recipe, Stage
 
 RECIPES = Path(__file__).parents[2] / "SynthSegTraining" / "recipes"
 NETWORK = {"widths": [4, 8, 8], "units": 1, "dropout": 0.0}
@@ -245,8 +248,9 @@ def test_phases_follow_the_steps(recipe):
 
 
 def test_training_lowers_the_loss_of_both_phases(phantoms, recipe, tmp_path):
-    one = replace(CONFIG, **CLEAN, stroke_probability=0.0)
-    recipe = replace(recipe, generator=one, steps=(30, 30), rate=1e-2, validate_every=10)
+    # the same tissue in all samples, so that the losses of single steps can be compared
+    one = replace(CONFIG, **CLEAN, stroke_probability=0.0, texture=Texture(spread=0.0, fwhm=(0.0, 0.0)))
+    recipe = replace(recipe, generator=one, steps=(40, 50), rate=1e-2, validate_every=10)
     recipe = replace(recipe, held_out=["phantom_02"], validation_samples=2)
     path = fit_estimator(recipe, phantoms, tmp_path, device="cpu")
     with (tmp_path / "curves.csv").open() as stream:
@@ -255,7 +259,7 @@ def test_training_lowers_the_loss_of_both_phases(phantoms, recipe, tmp_path):
         losses = [float(row["loss"]) for row in rows if row["stage"] == phase]
         assert losses[-1] < 0.95 * losses[0]
     errors = [float(row["validation_error"]) for row in rows if row["validation_error"]]
-    assert len(errors) == 6 and errors[-1] < 0.8 * errors[0]
+    assert len(errors) == 9 and errors[-1] < 0.8 * errors[0]
     simulator = MprageSimulator(phantoms.subset(["phantom_02"]), one)
     table = measure(load_estimator(path), simulator, 1, picture=lambda number: tmp_path / f"{number}.png")
     assert (tmp_path / "0.png").stat().st_size > 5000
@@ -408,6 +412,21 @@ def test_with_six_classes_healthy_tissue_is_unknown(map_folder):
     _, target = generator.sample(torch.Generator().manual_seed(0))
     lesion = generator.config.output_ids.index(99)
     assert set(target.unique().tolist()) == {lesion, UNKNOWN_HEALTHY}
+
+
+def test_maps_of_another_field_strength_are_brought_to_3_tesla(map_folder):
+    config = StrokeConfig(crop=32, voxel_size=4.0, healthy_classes=False, **CLEAN)
+    plain, converted = (MapsGenerator(map_folder, config, tesla=tesla) for tesla in (3.0, 1.5))
+    parameters = plain.draw(torch.Generator().manual_seed(0))
+    at_3t, was_at_15t = (generator.quantitative(parameters) for generator in (plain, converted))
+    head = at_3t.pd > 79.9  # the ball without its interpolated surface
+    assert (was_at_15t.r1 < at_3t.r1)[head].all() and (was_at_15t.r2s > at_3t.r2s)[head].all()
+    again = at_field(was_at_15t, 1.5)  # maps have half precision
+    torch.testing.assert_close(again.stack()[:, head], at_3t.stack()[:, head], rtol=3e-3, atol=1e-3)
+    recipe = Recipe("r", [Stage(1, crop=32)], task="stroke", data=DataFolder(str(map_folder), 1.0, "maps", tesla=1.5))
+    assert real_data(recipe).sets.tesla == 1.5
+    with pytest.raises(OptionError, match="field strength is 30"):
+        MapsGenerator(map_folder, config, tesla=30)
 
 
 def test_what_is_wrong_with_a_folder_of_maps_is_told(map_folder, tmp_path):

@@ -110,11 +110,38 @@ def test_targets_hold_the_33_segmentation_labels_and_no_other(maps):
 def test_a_mirrored_sample_has_left_and_right_swapped(maps):
     generator = Generator(maps, CONFIG)
     parameters = generator.draw(rng(1))
-    plain, mirrored = (edited(generator, dataclasses.replace(parameters, flipped=flag)) for flag in (False, True))
+    plain, mirrored = (edited(generator, dataclasses.replace(parameters, flipped=axes)) for axes in ((), (0,)))
     partner = {**generator.config.anatomy.pairs, **{r: left for left, r in generator.config.anatomy.pairs.items()}}
     swapped = np.vectorize(lambda label: partner.get(label, label))(plain)
     assert (plain != mirrored).any()
     np.testing.assert_array_equal(mirrored, swapped[::-1])
+
+
+def test_other_axes_are_mirrored_without_swapping_sides(maps):
+    generator = Generator(maps, CONFIG)
+    parameters = generator.draw(rng(1))
+    plain, turned, whole = (
+        edited(generator, dataclasses.replace(parameters, flipped=axes)) for axes in ((), (1, 2), (0, 1, 2))
+    )
+    np.testing.assert_array_equal(turned, plain[:, ::-1, ::-1])
+    partner = {**generator.config.anatomy.pairs, **{r: left for left, r in generator.config.anatomy.pairs.items()}}
+    swapped = np.vectorize(lambda label: partner.get(label, label))(plain)
+    np.testing.assert_array_equal(whole, swapped[::-1, ::-1, ::-1])
+
+
+def test_each_axis_is_mirrored_with_its_probability():
+    source, flip = rng(), Flip(0.8, anterior_posterior=0.5, inferior_superior=0.2)
+    drawn = [flip.draw(source) for _ in range(1500)]
+    assert [np.mean([axis in axes for axes in drawn]) for axis in range(3)] == pytest.approx([0.8, 0.5, 0.2], abs=0.045)
+    assert {axes for axes in drawn} == {(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)}
+
+
+def test_mirroring_left_to_right_alone_takes_one_random_number():
+    """The weights' recipes were trained so: they draw the same samples again."""
+    source, reference = rng(3), rng(3)
+    drawn = [Flip().draw(source) for _ in range(50)]
+    assert drawn == [(0,) if torch.rand((), generator=reference).item() < 0.5 else () for _ in range(50)]
+    assert torch.equal(source.get_state(), reference.get_state())
 
 
 def test_skull_stripping_leaves_no_extracerebral_label_and_all_else(maps):
@@ -139,7 +166,7 @@ def test_dropped_fluid_is_background_in_the_target_too(maps):
 
 def test_lesions_replace_white_matter_only(maps):
     generator = Generator(maps, dataclasses.replace(CONFIG, spatial=Spatial(probability=0)))
-    parameters = dataclasses.replace(generator.draw(rng(1)), flipped=False)
+    parameters = dataclasses.replace(generator.draw(rng(1)), flipped=())
     pasted, plain = (edited(generator, dataclasses.replace(parameters, lesions=flag)) for flag in (True, False))
     changed = pasted != plain
     assert changed.any()
@@ -152,7 +179,7 @@ def test_edits_happen_with_their_probabilities(maps):
     source = rng()
     drawn = [generator.draw(source) for _ in range(1500)]
     share = {
-        "flipped": np.mean([p.flipped for p in drawn]),
+        "flipped": np.mean([0 in p.flipped for p in drawn]),
         "lesions": np.mean([p.lesions for p in drawn]),
         "stripped": np.mean([p.skull_stripping.stripped for p in drawn]),
         "first map": np.mean([p.map_index == 0 for p in drawn]),

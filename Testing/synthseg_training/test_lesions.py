@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import nibabel as nib
@@ -12,7 +13,16 @@ from matplotlib.image import imread
 from scipy import ndimage
 
 from synthseg_slicer.errors import OptionError, ScanError
-from synthseg_training.lesions import CHANNELS, LesionField, LesionMasks, LesionShapes, MaskWarp, Paste, PasteParameters
+from synthseg_training.lesions import (
+    CHANNELS,
+    LesionField,
+    LesionMasks,
+    LesionShapes,
+    MaskFolder,
+    MaskWarp,
+    Paste,
+    PasteParameters,
+)
 from synthseg_training.lesions.field import SmoothNoise
 from synthseg_training.lesions.paste import _extreme
 from synthseg_training.lesions.sheet import write_sheet
@@ -288,11 +298,12 @@ def test_masks_are_resampled_and_pasted_into_tissue(tmp_path, head):
     masks = LesionMasks(tmp_path, VOXEL, MaskWarp(scaling=0.0, elastic=0.0))
     volume = masks.masks[0].float().sum() * VOXEL**3
     assert volume == pytest.approx(float(ball(40, 9).sum()), rel=0.05)
-    labels = torch.full((30, 30, 30), 41)
-    drawn = replace(masks.draw(generator()), place=0.5, stage="acute")
-    chronic, acute = masks.apply(labels, drawn, VOXEL)
+    tissue = torch.full((30, 30, 30), 41)
+    drawn = (replace(masks.draw(generator())[0], place=0.5, stage="acute"),)
+    chronic, acute = masks.apply(tissue, drawn, VOXEL)
     assert not chronic.core.any()
     assert acute.core.sum() * VOXEL**3 == pytest.approx(float(volume), rel=0.05)
+    assert drawn[0].volume * 1000 == pytest.approx(float(volume), rel=1e-3)
     found = [masks.apply(head, masks.draw(generator(seed)), VOXEL) for seed in range(6)]
     for fields in found:
         labels = head[whole(fields) > 0]
@@ -301,6 +312,11 @@ def test_masks_are_resampled_and_pasted_into_tissue(tmp_path, head):
     again = masks.apply(head, masks.draw(generator(0)), VOXEL)
     assert torch.equal(whole(found[0]), whole(again))
     assert not whole(masks.apply(0 * head, drawn, VOXEL)).any()
+    assert not whole(masks.apply(head, (), VOXEL)).any()
+    chronic, acute = masks.apply(
+        tissue, (*drawn, replace(drawn[0], stage="chronic")), VOXEL
+    )  # one in the other's place
+    assert (chronic.core + acute.core).max() <= 1 and chronic.core.sum() < 0.2 * acute.core.sum()
 
 
 def test_flips_and_warps_change_a_mask_but_not_its_size_much(tmp_path):
@@ -312,7 +328,7 @@ def test_flips_and_warps_change_a_mask_but_not_its_size_much(tmp_path):
     mirrored = LesionMasks(tmp_path, 1.0, MaskWarp(flip=1, rotation=0, scaling=0, elastic=0))
     elastic = LesionMasks(tmp_path, 1.0, MaskWarp(flip=0, rotation=0, scaling=0, elastic=3))
     a, b, c = (
-        whole(masks.apply(labels, replace(masks.draw(generator()), place=0.555), 1.0))
+        whole(masks.apply(labels, [replace(masks.draw(generator())[0], place=0.555)], 1.0))
         for masks in (plain, mirrored, elastic)
     )
     assert a.sum() == pytest.approx(float(values.sum()), rel=0.02)
@@ -327,8 +343,11 @@ def test_flips_and_warps_change_a_mask_but_not_its_size_much(tmp_path):
 
 
 def test_a_folder_without_masks_names_itself_and_the_cure(tmp_path):
-    with pytest.raises(ScanError, match=r"No lesion masks .* in .*Give the folder"):
+    with pytest.raises(ScanError, match=r"nowhere: there is no such folder.*Give the folder"):
         LesionMasks(tmp_path / "nowhere")
+    (tmp_path / "._a.nii.gz").write_bytes(b"what macOS leaves behind")
+    with pytest.raises(ScanError, match=r"No lesion masks .* in .*Give the folder"):
+        LesionMasks(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +356,7 @@ def test_a_folder_without_masks_names_itself_and_the_cure(tmp_path):
         (np.zeros((8, 8, 8)), "is empty"),
         (np.ones((8, 8, 8)), "is no lesion mask"),
         (-np.eye(8)[None].repeat(8, 0), "is no lesion mask"),
-        (np.zeros((8, 8, 8, 3)), "three-dimensional"),
+        (np.zeros((8, 8, 8, 3)), "one 3D mask"),
     ],
 )
 def test_what_is_no_mask_is_refused_by_name(tmp_path, values, words):
@@ -354,6 +373,18 @@ def test_a_damaged_mask_and_wrong_options_are_refused(tmp_path):
         LesionMasks(tmp_path, 0)
     with pytest.raises(OptionError, match="scaling"):
         MaskWarp(scaling=1.5)
+    with pytest.raises(OptionError, match="share"):
+        MaskFolder(share=1.5)
+    assert MaskFolder().read(1.0) is None
+
+
+def test_masks_are_read_once_until_a_file_changes(tmp_path):
+    write_mask(tmp_path / "a.nii.gz", ball(24, 6).numpy())
+    first, second = (LesionMasks(tmp_path) for _ in range(2))
+    assert first.masks is second.masks
+    write_mask(tmp_path / "a.nii.gz", ball(24, 9).numpy())
+    os.utime(tmp_path / "a.nii.gz", (1, 1))  # clocks of file systems are coarse
+    assert LesionMasks(tmp_path).masks[0].sum() > 2 * first.masks[0].sum()
 
 
 def test_the_sheet_shows_the_lesions_in_colour(tmp_path, head):

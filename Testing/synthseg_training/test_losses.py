@@ -1,5 +1,7 @@
 """Losses against their textbook definitions, values and gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -21,12 +23,14 @@ def target():
     return torch.randint(0, N_LABELS - 1, (2, 4, 5, 6))  # the last label is absent
 
 
-def one_hot_dice(logits, target, present_only):
+def one_hot_dice(logits, target, present_only, background=True):
     posteriors = logits.softmax(1)
     truth = F.one_hot(target, N_LABELS).movedim(-1, 1).float()
     axes = (0, 2, 3, 4)
     dice = (2 * (posteriors * truth).sum(axes) + 1) / (posteriors.square().sum(axes) + truth.sum(axes) + 1)
-    return 1 - (dice[truth.sum(axes) > 0] if present_only else dice).mean()
+    chosen = truth.sum(axes) > 0 if present_only else torch.ones(N_LABELS, dtype=torch.bool)
+    chosen[0] &= background
+    return 1 - dice[chosen].mean()
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,11 @@ def one_hot_dice(logits, target, present_only):
         (soft_dice_loss, lambda z, t: one_hot_dice(z, t, False)),
         (lambda z, t: soft_dice_loss(z, t, present_only=True), lambda z, t: one_hot_dice(z, t, True)),
         (dice_cross_entropy_loss, lambda z, t: one_hot_dice(z, t, True) + F.cross_entropy(z, t)),
+        (partial(soft_dice_loss, background=False), lambda z, t: one_hot_dice(z, t, False, False)),
+        (
+            partial(dice_cross_entropy_loss, background=False),
+            lambda z, t: one_hot_dice(z, t, True, False) + F.cross_entropy(z, t),
+        ),
     ],
 )
 def test_fused_loss_equals_the_one_hot_formula_in_value_and_gradient(logits, target, fused, plain):
@@ -43,6 +52,26 @@ def test_fused_loss_equals_the_one_hot_formula_in_value_and_gradient(logits, tar
     (gradient,) = torch.autograd.grad(3 * value, logits)
     torch.testing.assert_close(value, plain(logits, target))
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_without_background_the_dice_of_two_classes_is_the_lesions_alone():
+    torch.manual_seed(2)
+    logits, target = torch.randn(1, 2, 6, 6, 6), torch.zeros(1, 6, 6, 6, dtype=torch.long)
+    target[:, 2:4] = 1
+    lesion, truth = logits.softmax(1)[:, 1], target.float()
+    dice = (2 * (lesion * truth).sum() + 1) / (lesion.square().sum() + truth.sum() + 1)
+    loss = dice_cross_entropy_loss(logits, target, background=False) - F.cross_entropy(logits, target)
+    torch.testing.assert_close(loss, 1 - dice)
+
+
+def test_a_target_of_background_alone_has_cross_entropy_only_without_background(logits):
+    healthy = torch.zeros(2, 4, 5, 6, dtype=torch.long)
+    (expected,) = torch.autograd.grad(F.cross_entropy(logits, healthy), logits)
+    value = dice_cross_entropy_loss(logits, healthy, background=False)
+    (gradient,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(value, F.cross_entropy(logits, healthy))
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+    assert dice_cross_entropy_loss(logits, healthy) > value + 0.1  # with background its Dice counts
 
 
 def test_perfect_prediction_has_no_dice_loss_and_a_wrong_one_nearly_all(target):
@@ -74,12 +103,20 @@ def test_merged_healthy_classes_have_their_summed_posterior():
     assert torch.equal(two, (target == 4).long())
 
 
-def test_two_class_targets_leave_the_ratio_of_healthy_classes_alone():
-    logits = torch.zeros(1, 3, 2, 2, 2)
-    logits[:, 1] = 1.0
-    logits.requires_grad_()
-    merged, two = merge_healthy(logits, torch.full((1, 2, 2, 2), 255), 2)
-    dice_cross_entropy_loss(merged, two).backward()
-    gradient = logits.grad[0, :, 0, 0, 0]
-    share = logits.detach().softmax(1)[0, :2, 0, 0, 0]
-    torch.testing.assert_close(gradient[:2] / gradient[:2].sum(), share / share.sum())
+@pytest.mark.parametrize("background", [True, False])
+def test_two_class_targets_reach_healthy_logits_in_proportion_to_their_posteriors(background):
+    """So a step favours the likelier class; which one is true they do not say."""
+    torch.manual_seed(3)
+    logits, target = torch.randn(1, 4, 3, 3, 3).requires_grad_(), torch.full((1, 3, 3, 3), 255)
+    target[:, :1] = 2
+    merged, two = merge_healthy(logits, target, 2)
+    dice_cross_entropy_loss(merged, two, background=background).backward()
+    healthy = [0, 1, 3]
+    posteriors = logits.detach().softmax(1)[:, healthy]
+    gradient = logits.grad[:, healthy]
+    assert (gradient.sum(1).abs() > 1e-4).all()
+    torch.testing.assert_close(
+        gradient / gradient.sum(1, keepdim=True), posteriors / posteriors.sum(1, keepdim=True), rtol=1e-4, atol=1e-5
+    )
+    likeliest = posteriors.argmax(1, keepdim=True)
+    assert (gradient.abs().argmax(1, keepdim=True) == likeliest).all()

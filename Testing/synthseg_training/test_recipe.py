@@ -68,6 +68,7 @@ def test_overrides_change_nested_settings(write):
         ("stages: [{steps: 5}]", "name missing"),
         ("name: a\nstages: [{steps: many}]", r"stages\[0\]: steps must be of type int"),
         ("name: a\nstages: [{steps: 5, loss: l1}]", "loss 'l1' is none of"),
+        ("name: a\nstages: [{steps: 5, loss: logits, dice_background: false}]", "'logits' has no Dice"),
         ("name: a\nstages: [{steps: 5, difficulty: [1]}]", "difficulty must have 2 entries"),
         ("name: a\nstages: {steps: 5}", "stages must be a list"),
         ("name: [a", "not YAML"),
@@ -77,6 +78,14 @@ def test_overrides_change_nested_settings(write):
 def test_a_wrong_recipe_names_the_file_or_the_setting(write, text, message):
     with pytest.raises(ValueError, match=message):
         load_recipe(write(text))
+
+
+def test_a_recipe_that_cannot_be_read_is_named_with_a_cure(tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"\x1f\x8b\xff\xfe")
+    for name in ("nope.yaml", "binary.yaml", "."):
+        with pytest.raises(ValueError, match=r"cannot be read as a recipe .*Give a YAML or JSON file") as caught:
+            load_recipe(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
 
 
 def test_an_override_without_a_value_is_refused(write):
@@ -135,8 +144,11 @@ def test_the_stroke_papers_recipes_are_the_paper(name):
     (stage,) = recipe.stages
     assert (recipe.optimizer, recipe.betas, recipe.weight_decay) == ("adamw", (0.9, 0.999), 0.01)
     assert (stage.steps, stage.crop, stage.rate, stage.power, stage.batch) == (700_000, 192, 1e-4, 0.9, 1)
+    assert (stage.loss, stage.dice_background) == ("dice_ce", False)
     assert recipe.network["n_labels"] == (2 if name in ("baseline", "qatlas") else 6)
     assert (recipe.data is not None) == (name not in ("synth", "qsynth"))
+    flip = stage_config(recipe, stage).flip
+    assert (flip.probability, flip.anterior_posterior, flip.inferior_superior) == (0.8, 0.8, 0.8)
     if recipe.data:
         assert recipe.data.kind == ("maps" if name == "qatlas" else "scans")
         assert recipe.data.share == (1.0 if name in ("baseline", "qatlas") else 0.5)
@@ -148,6 +160,7 @@ def test_the_stroke_papers_recipes_are_the_paper(name):
         ("data: {folder: a, kind: movies}\ntask: stroke", "kind 'movies'"),
         ("data: {folder: a, share: 2.0}\ntask: stroke", "share 2.0"),
         ("data: {folder: a, kind: maps}", "only the task stroke"),
+        ("data: {folder: a, tesla: 1.5}\ntask: stroke", "field strength"),
     ],
 )
 def test_wrong_data_folders_are_named(write, text, message):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -31,17 +33,21 @@ from synthseg_training.evaluation.metrics import surface_distances
 from synthseg_training.export import card_labels, export
 from synthseg_training.generation import BiasField, Gamma, Resolution, SkullStripping, Spatial
 from synthseg_training.labelmaps import prepare
-from synthseg_training.lesions import Paste
+from synthseg_training.lesions import MaskFolder, MaskParameters, Paste
 from synthseg_training.phantom import write_phantoms
-from synthseg_training.physics import CLINICAL, RicianNoise
+from synthseg_training.physics import CLINICAL, QuantitativeMaps, RicianNoise, save_maps
 from synthseg_training.stroke import Mixture, StrokeConfig, StrokeGenerator
 from synthseg_training.stroke.model import clinical_draw
 from synthseg_training.stroke.real import RealScans
+from synthseg_training.stroke.statistics import HeadStatistics
 from synthseg_training.training import checkpoint
 from synthseg_training.training.loop import fit, make_generator, stage_config
 from synthseg_training.training.recipe import DataFolder, Recipe, Stage, load_recipe
 
 CHANNEL = {label.id: channel for channel, label in enumerate(STROKE)}
+RECIPES = Path(__file__).parents[2] / "SynthSegTraining" / "recipes"
+MAP_VALUES = ((90.0, 75.0), (0.4, 0.9), (4.0, 13.0), (6.0, 20.0), (0.2, 1.2))
+"""PD, R1, R2, R2*, MT of a lesion and of healthy tissue."""
 TINY = {"architecture": "fast", "widths": [4, 8], "fine_width": 4}
 PLAIN = StrokeConfig(
     crop=64,
@@ -294,6 +300,22 @@ def test_a_trial_scores_every_patient_with_every_sequence(phantoms):
     assert list(summary(table, "sequence")["scans"]) == [2, 2]
 
 
+def test_scans_of_a_trial_are_standardised_by_themselves(phantoms):
+    images = []
+
+    class Watches(Knows):
+        def forward(self, image):
+            images.append(image.clone())
+            return super().forward(image)
+
+    config = replace(PLAIN, crop=48, voxel_size=4.0)
+    config = replace(config, statistics=HeadStatistics(probability=1.0, scale=(3.0, 3.0)))
+    model = Model(Watches(), STROKE, "", {})
+    trial(model, phantoms, config, patients=1, sequences={"FLAIR": CLINICAL["FLAIR"]}, smallest_ml=5.0, flips=1)
+    head = images[0][images[0] > images[0].min() + 0.01]
+    assert head.std().item() > 0.15  # a third of it with the statistics of samples
+
+
 def test_a_cleaned_trial_leaves_out_what_the_extension_drops(phantoms):
     config, sequences = replace(PLAIN, crop=48, voxel_size=4.0), {"T2 FSE": CLINICAL["T2 FSE"]}
     options = {"patients": 1, "sequences": sequences, "smallest_ml": 5.0, "flips": 1}
@@ -436,6 +458,116 @@ def test_without_monai_its_network_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
     with pytest.raises(OptionError, match="pip install monai"):
         build("residual")
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """A folder with two lesion masks: 15 ml in a subfolder, and 2 ml."""
+    folder = tmp_path / "masks"
+    (folder / "sub-1").mkdir(parents=True)
+    for path, edge in (("sub-1/a_mask.nii.gz", 25), ("b_mask.nii.gz", 13)):
+        values = np.zeros((60, 60, 60), np.uint8)
+        values[10 : 10 + edge, 20 : 20 + edge, 30 : 30 + edge] = 1
+        nib.Nifti1Image(values, np.eye(4)).to_filename(folder / path)
+    return folder
+
+
+def test_a_share_of_the_lesions_has_the_shape_of_a_mask(phantoms, masks):
+    plain = MaskFolder(folder=str(masks), share=0.5, flip=0, rotation=0, scaling=0, elastic=0)
+    config = replace(PLAIN, masks=plain, stroke_probability=0.8)
+    generator = StrokeGenerator(phantoms, config)
+    patients = [generator.draw(rng(seed)) for seed in range(300)]
+    kinds = [type(patient.foci[0]) if patient.foci else None for patient in patients]
+    assert kinds.count(MaskParameters) == pytest.approx(120, abs=25) and kinds.count(None) == pytest.approx(60, abs=20)
+    volumes = {round(p.foci[0].volume, 1) for p, kind in zip(patients, kinds) if kind is MaskParameters}
+    assert sorted(volumes) == pytest.approx([13**3 / 1000, 25**3 / 1000], rel=0.02)
+    masked = next(p for p in patients if p.foci and isinstance(p.foci[0], MaskParameters) and p.foci[0].volume > 10)
+    lesion = generator.apply(masked)[1] == CHANNEL[LESION_ID]
+    assert 0 < lesion.sum() * 0.027 < 1.5 * masked.foci[0].volume
+    healthy = generator.apply(patients[kinds.index(None)])[1]
+    assert not (healthy == CHANNEL[LESION_ID]).any()
+
+
+def test_training_takes_lesions_from_a_folder_of_masks(phantoms, masks, tmp_path, capsys):
+    recipe = tiny()
+    recipe.generator = {**recipe.generator, "masks": {"folder": str(masks), "pattern": "*_mask.nii.gz", "share": 1.0}}
+    assert fit(recipe, phantoms, tmp_path / "run", device="cpu").is_file()
+    phantoms.save(tmp_path / "maps.npz")
+    text = {"name": "s", "task": "stroke", "network": {**TINY, "n_labels": 6}, "generator": recipe.generator}
+    (tmp_path / "r.json").write_text(json.dumps({**text, "stages": [{"steps": 1, "crop": 32, "voxel_size": 4.0}]}))
+    arguments = [str(tmp_path / "r.json"), "--maps", str(tmp_path / "maps.npz"), "-o", str(tmp_path / "samples")]
+    assert main(["generate", *arguments, "-n", "2"]) == 0
+    assert (tmp_path / "samples" / "sheet.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"folder": "nowhere"}, "there is no such folder"),
+        ({"pattern": "*lesion*"}, r"No lesion masks .* named \*lesion\* in"),
+        ({"pattern": "broken*"}, r"broken\.nii\.gz: cannot be read"),
+        ({"share": -0.5}, "share of lesion masks is -0.5"),
+    ],
+)
+def test_masks_that_do_not_work_are_told_before_training(phantoms, masks, tmp_path, settings, words):
+    (masks / "broken.nii.gz").write_bytes(b"no scan")
+    recipe = tiny()
+    later = replace(recipe.stages[0], generator={"masks": {"folder": str(masks), **settings}})
+    recipe.stages.append(later)
+    with pytest.raises((ScanError, OptionError), match=words):
+        fit(recipe, phantoms, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_lesions_keep_their_place_in_a_head_that_is_upside_down_or_back_to_front(phantoms):
+    generator = StrokeGenerator(phantoms, PLAIN)
+    parameters = drawn(generator, 5, flipped=())
+    lesion, mirrored = (
+        generator.tissue(replace(parameters, flipped=axes))[1] == CHANNEL[LESION_ID] for axes in ((), (1, 2))
+    )
+    assert lesion.sum() > 50
+    assert (mirrored != lesion.flip(1, 2)).sum() < 0.01 * lesion.sum()  # sums in another order: not exact at the edge
+
+
+@pytest.fixture
+def map_sets(tmp_path):
+    """One set of quantitative maps with a lesion, as ``estimate-maps`` and a reader would leave it."""
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    head = torch.from_numpy(ball((40, 40, 40), 16.0)) > 30
+    lesion = torch.zeros(head.shape, dtype=torch.bool)
+    lesion[18:24, 18:24, 18:24] = True
+    values = [torch.where(lesion, inside, outside) * head for inside, outside in MAP_VALUES]
+    save_maps(QuantitativeMaps(*values), folder, "sub-1", np.eye(4))
+    nib.Nifti1Image(lesion.numpy().astype(np.uint8), np.eye(4)).to_filename(folder / "sub-1_dseg.nii.gz")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["baseline", "synth", "synth-real", "qatlas", "qsynth", "qsynth-real"])
+def test_each_recipe_of_the_stroke_paper_trains(phantoms, scans, map_sets, tmp_path, name):
+    pytest.importorskip("monai")
+    small = ["network.widths=[4,8,8]", "stages.0.steps=2", "stages.0.crop=32", "generator.spatial.step=8.0"]
+    data = {"baseline": scans, "synth-real": scans, "qsynth-real": scans, "qatlas": map_sets}
+    if name in data:
+        small.append(f"data.folder={data[name]}")
+    recipe = str(RECIPES / f"stroke-{name}.yaml")
+    arguments = ["fit", recipe, "-o", str(tmp_path / "run"), "--device", "cpu", "--set", *small]
+    if name not in ("baseline", "qatlas"):
+        assert main(arguments) == 2  # they draw from label maps
+        phantoms.save(tmp_path / "maps.npz")
+        arguments += ["--maps", str(tmp_path / "maps.npz")]
+    assert main(arguments) == 0
+    content = checkpoint.load(tmp_path / "run" / "last.pt")
+    settings = load_recipe(recipe, small)
+    torch.manual_seed(settings.seed)
+    fresh = build(**settings.network).state_dict()
+    assert content["step"] == 2 and fresh.keys() == content["network"].keys()
+    assert any(not torch.equal(value, fresh[key]) for key, value in content["network"].items())
+    with (tmp_path / "run" / "curves.csv").open() as stream:
+        assert 0 < float(list(csv.DictReader(stream))[-1]["loss"]) < 5
+    path = tmp_path / "stroke.pt"
+    assert main(["export", recipe, str(tmp_path / "run" / "last.pt"), "-o", str(path), *arguments[6:]]) == 0
+    assert load_model(path=path).card["mirrored"]
 
 
 def test_a_sheet_shows_one_patient_in_all_sequences(phantoms, tmp_path, capsys):

@@ -15,7 +15,7 @@ from synthseg_training.generation.supervised import LabelledScans
 from synthseg_training.labelmaps import prepare
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.training import checkpoint
-from synthseg_training.training.loop import _Run, fit
+from synthseg_training.training.loop import _batch, _Run, fit
 from synthseg_training.training.recipe import DataFolder, Recipe, Stage
 
 RECIPE = Path(__file__).parents[2] / "SynthSegTraining" / "recipes" / "t1-baseline.yaml"
@@ -134,6 +134,22 @@ def test_scans_that_teach_nothing_are_refused(folder, tmp_path, spoil, message):
 def test_other_voxel_sizes_are_refused(folder):
     with pytest.raises(OptionError, match=r"trained on at 1 mm.*2\.0 mm"):
         LabelledScans(folder, replace(PLAIN, voxel_size=2.0))
+
+
+def test_another_anatomy_in_a_later_stage_is_refused_before_training(folder, tmp_path):
+    write_phantoms(tmp_path / "maps", 1, voxel_size=4.0)
+    maps = prepare(tmp_path / "maps", tmp_path / "maps.npz")
+    other = {"anatomy": {"pairs": {LEFT: RIGHT}}}
+    stages = [Stage(steps=1, crop=16, loss="dice_ce", generator=generator) for generator in ({}, other)]
+    with pytest.raises(OptionError, match="read for one anatomy"):
+        fit(Recipe("t1", stages, network=TINY, data=DataFolder(str(folder))), maps, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_end_on_the_device_of_the_training(folder):
+    device = torch.device("meta")
+    image, target = _batch(LabelledScans(folder, PLAIN), 2, torch.Generator().manual_seed(0), device)
+    assert image.device == target.device == device
 
 
 def test_the_shipped_recipe_trains_from_the_command_line(folder, tmp_path):

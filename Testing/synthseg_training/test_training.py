@@ -18,6 +18,7 @@ from synthseg_slicer.weights import load_model
 from synthseg_training.cli import main
 from synthseg_training.export import card_labels, export
 from synthseg_training.labelmaps import prepare
+from synthseg_training.losses import LOSSES, dice_cross_entropy_loss
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
@@ -187,6 +188,22 @@ def test_settings_that_cannot_work_are_refused_before_training(phantoms, tmp_pat
     with pytest.raises(ValueError, match=message):
         fit(recipe(Stage(steps=1), Stage(steps=1, **{**EASY, **change})), phantoms, tmp_path, device="cpu")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_the_dice_of_a_stage_counts_background_or_not(phantoms, tmp_path, monkeypatch, background):
+    seen = []
+
+    def spy(logits, target, **options):
+        seen.append(dice_cross_entropy_loss(logits, target, **options))
+        assert seen[-1] == dice_cross_entropy_loss(logits, target, background=background)
+        assert seen[-1] != dice_cross_entropy_loss(logits, target, background=not background)
+        return seen[-1]
+
+    monkeypatch.setitem(LOSSES, "dice_ce", spy)
+    stage = Stage(steps=1, dice_background=background, coarse_weight=0.5, **EASY)
+    fit(recipe(stage), phantoms, tmp_path, device="cpu")
+    assert len(seen) == 2  # fine and coarse
 
 
 def test_held_out_maps_and_those_beyond_the_number_are_not_trained_on(phantoms):

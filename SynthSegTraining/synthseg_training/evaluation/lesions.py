@@ -19,6 +19,7 @@ from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.physics import CLINICAL
 from synthseg_training.physics import Sequence as Acquisition
 from synthseg_training.stroke import StrokeConfig, StrokeGenerator
+from synthseg_training.stroke.statistics import HeadStatistics
 
 from .metrics import dice, hausdorff_95
 from .statistics import median_interval
@@ -163,7 +164,8 @@ def trial(
         One row a patient and sequence: ``patient, sequence, lesion_ml`` and :data:`SCORES`.
     """
     sequences = CLINICAL if sequences is None else sequences
-    generator = StrokeGenerator(maps, replace(config, stroke_probability=1.0))
+    # what is segmented is the scan itself: it is standardised as it is
+    generator = StrokeGenerator(maps, replace(config, stroke_probability=1.0, statistics=HeadStatistics()))
     rng = torch.Generator().manual_seed(seed)
     channel = model.ids.index(LESION_ID)
     rows = []

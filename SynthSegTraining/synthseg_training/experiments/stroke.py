@@ -20,6 +20,7 @@ from synthseg_training.evaluation.lesions import SCORES, lesion_scores, summary,
 from synthseg_training.evaluation.metrics import to_grid
 from synthseg_training.evaluation.statistics import compare_methods
 from synthseg_training.labelmaps import LabelMapSet
+from synthseg_training.lesions.reading import lesion_voxels
 from synthseg_training.stroke import StrokeConfig
 
 from .comparison import note
@@ -90,7 +91,10 @@ class LesionNetwork:
 
 @dataclass(frozen=True)
 class LesionFolder:
-    """Lesion masks of another tool, found as by :class:`.methods.MapFolder`; lesion is what is above 0."""
+    """Lesion masks of another tool, found as by :class:`.methods.MapFolder`.
+
+    What is lesion tells :func:`synthseg_training.lesions.reading.lesion_voxels`.
+    """
 
     folder: MapFolder
 
@@ -106,7 +110,7 @@ class LesionFolder:
     def lesions(self, cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray]:
         """Return the mask of the first scan and its affine."""
         data, affine = self.folder.labels(cases[0])
-        return data > 0, affine
+        return lesion_voxels(data, self.folder.find(cases[0])), affine
 
 
 def on_scans(
@@ -139,7 +143,7 @@ def on_scans(
     Raises
     ------
     ScanError
-        A file cannot be read.
+        A file cannot be read, or a mask does not tell what is lesion.
     """
     units = [(case.contrast or "scan", case.name, [case]) for case in cases]
     if ensemble:
@@ -166,7 +170,7 @@ def on_scans(
 def _scores(lesion: np.ndarray, affine: np.ndarray, path: Path) -> dict[str, float]:
     """Score a lesion mask on a grid of 1 mm about the reference's field of view."""
     reference = read_labels(path)
-    mask = (reference.data > 0).astype(np.float32)
+    mask = lesion_voxels(reference.data, path).astype(np.float32)
     mask, grid = resample(*reorient(mask, reference.affine), VOXEL_MM)
     truth = mask > 0.5
     return lesion_scores(to_grid(lesion, affine, truth.shape, grid), truth, (VOXEL_MM,) * 3)

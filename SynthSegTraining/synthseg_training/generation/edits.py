@@ -6,6 +6,7 @@ table, before anything touches a voxel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +18,37 @@ from .draws import happens
 
 @dataclass(frozen=True)
 class Flip:
-    """Left/right mirroring with left and right labels swapped, so that anatomy stays on its side."""
+    """Random mirroring along each axis by itself.
+
+    Left/right mirroring swaps left and right labels, so that anatomy stays on its side. Mirroring along the other axes
+    turns a head back to front or upside down; left is left all the same, and labels stay as they are.
+
+    Attributes
+    ----------
+    probability : float
+        Probability of left/right mirroring.
+    anterior_posterior, inferior_superior : float
+        Probability of mirroring along y and along z. The stroke paper has .8 along every axis; SynthSeg has none.
+    """
 
     probability: float = 0.5
+    anterior_posterior: float = 0.0
+    inferior_superior: float = 0.0
 
-    def draw(self, rng: torch.Generator) -> bool:
-        """Return whether to mirror."""
-        return happens(rng, self.probability)
+    def draw(self, rng: torch.Generator) -> tuple[int, ...]:
+        """Return the axes to mirror, some of 0, 1, 2."""
+        # Axes that are never mirrored take no random number: samples stay those of before there was a choice.
+        others = ((1, self.anterior_posterior), (2, self.inferior_superior))
+        first = (0,) if happens(rng, self.probability) else ()
+        return first + tuple(axis for axis, probability in others if probability and happens(rng, probability))
 
-    def apply(self, labels: Tensor, flipped: bool) -> Tensor:
-        """Mirror a crop ``[x, y, z]`` along x."""
-        return labels.flip(0) if flipped else labels
+    def apply(self, volume: Tensor, axes: Sequence[int]) -> Tensor:
+        """Mirror a crop ``[x, y, z]``; once more undoes it."""
+        return volume.flip(tuple(axes)) if axes else volume
 
-    def changes(self, flipped: bool, anatomy: Anatomy) -> dict[int, int]:
+    def changes(self, axes: Sequence[int], anatomy: Anatomy) -> dict[int, int]:
         """Return label to label."""
-        return {**anatomy.pairs, **{right: left for left, right in anatomy.pairs.items()}} if flipped else {}
+        return {**anatomy.pairs, **{right: left for left, right in anatomy.pairs.items()}} if 0 in axes else {}
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Parameters:
     map_index: int
     seed: int
     spatial: SpatialParameters
-    flipped: bool
+    flipped: tuple[int, ...]
     skull_stripping: SkullStrippingParameters
     lesions: bool
     gmm: GaussianParameters

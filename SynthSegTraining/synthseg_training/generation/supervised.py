@@ -42,15 +42,12 @@ class LabelledScans:
     ScanError
         No scans, one without its label map, or a map without any structure of the anatomy.
     OptionError
-        The voxels of the samples are not those of 1 mm that scans are conformed to.
+        The voxels of the samples are not those of 1 mm that scans are conformed to; or ``config`` is set anew with
+        another anatomy than that which the label maps were read for.
     """
 
     def __init__(self, folder: str | Path, config: GeneratorConfig):
-        if config.voxel_size != 1.0:
-            raise OptionError(
-                f"Real scans are trained on at 1 mm; the recipe's voxel size is {config.voxel_size} mm. Leave out "
-                "stages of another voxel size."
-            )
+        self._anatomy = config.anatomy
         self.config = config
         paths = sorted(Path(folder).glob(f"*{IMAGE}"))
         if not paths:
@@ -65,6 +62,22 @@ class LabelledScans:
         self.images = [image for image, _ in pairs]
         self.maps, self._boxes = prepared_maps(LabelMapSet(maps, self.labels, names), config.anatomy)
         self._target_table = config.anatomy.target_table(self.labels)
+
+    @property
+    def config(self) -> GeneratorConfig:
+        """Settings of the transforms."""
+        return self._config
+
+    @config.setter
+    def config(self, config: GeneratorConfig) -> None:
+        if config.voxel_size != 1.0:
+            raise OptionError(
+                f"Real scans are trained on at 1 mm; the recipe's voxel size is {config.voxel_size} mm. Leave out "
+                "stages of another voxel size."
+            )
+        if config.anatomy != self._anatomy:
+            raise OptionError("Real scans are read for one anatomy. Give it to the recipe's generator, not to a stage.")
+        self._config = config
 
     @torch.no_grad()
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:

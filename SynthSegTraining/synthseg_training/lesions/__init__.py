@@ -1,7 +1,7 @@
 """Random stroke lesions for synthetic training data: generated shapes or plugged-in masks, and how they are pasted."""
 
 from .field import LesionField
-from .masks import LesionMasks, MaskParameters, MaskWarp
+from .masks import LesionMasks, MaskFolder, MaskParameters, MaskWarp
 from .paste import CHANNELS, Paste, PasteParameters
 from .shapes import Focus, LesionShapes
 
@@ -11,6 +11,7 @@ __all__ = [
     "LesionField",
     "LesionMasks",
     "LesionShapes",
+    "MaskFolder",
     "MaskParameters",
     "MaskWarp",
     "Paste",

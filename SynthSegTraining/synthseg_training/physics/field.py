@@ -35,30 +35,38 @@ R2_QUADRATIC = 0.0145
 """Share by which R2 of 3 T grows with B0^2, in T^-2."""
 
 
-def at_field(maps: QuantitativeMaps, b0: float) -> QuantitativeMaps:
-    """Return maps of 3 T as they would be at another field strength.
+def at_field(maps: QuantitativeMaps, b0: float, measured: float = REFERENCE_TESLA) -> QuantitativeMaps:
+    """Return maps as they would be at another field strength.
 
     Parameters
     ----------
     maps : QuantitativeMaps
-        Maps at 3 T.
-    b0 : float
-        Field strength in T, 0.3 to 7.
+        Maps at the field strength ``measured``.
+    b0, measured : float
+        Field strengths in T, 0.3 to 7.
 
     Raises
     ------
     OptionError
         Field strength outside these bounds.
     """
-    if not LOWEST_TESLA <= b0 <= HIGHEST_TESLA:
-        raise OptionError(f"The field strength is {b0} T; the model holds from {LOWEST_TESLA} to {HIGHEST_TESLA} T.")
-    ratio = b0 / REFERENCE_TESLA
+    for tesla in (b0, measured):
+        if not LOWEST_TESLA <= tesla <= HIGHEST_TESLA:
+            raise OptionError(
+                f"The field strength is {tesla} T; the model holds from {LOWEST_TESLA} to {HIGHEST_TESLA} T."
+            )
+    ratio = b0 / measured
     r1 = maps.r1 + (maps.r1 - FLUID_R1).clamp_(min=0).mul_(ratio**-R1_EXPONENT - 1)
-    spin = 1 + R2_QUADRATIC * (b0**2 - REFERENCE_TESLA**2)
+    spin = _r2_factor(b0) / _r2_factor(measured)
     # R2* below R2 happens in noisy maps only; there R2' is 0.
     static = (maps.r2s - maps.r2).clamp_(min=0)
     r2s = torch.minimum(maps.r2s, maps.r2).mul_(spin).add_(static, alpha=ratio)
     return QuantitativeMaps(maps.pd, r1, maps.r2 * spin, r2s, maps.mt, check=False)
+
+
+def _r2_factor(b0: float) -> float:
+    """Return R2 over that of 3 T."""
+    return 1 + R2_QUADRATIC * (b0**2 - REFERENCE_TESLA**2)
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,14 @@ class Prior:
 
 @dataclass(frozen=True)
 class Tissue:
-    """Priors of all maps of one tissue."""
+    """Priors of all maps of one tissue, or of the factors by which a tissue changes (``factors``)."""
 
     pd: Prior
     r1: Prior
     r2: Prior
     r2s: Prior
     mt: Prior
+    factors: bool = False
 
     @property
     def priors(self) -> tuple[Prior, ...]:
@@ -95,7 +96,8 @@ class Tissue:
         Returns
         -------
         means, stds : Tensor
-            ``[5]`` in the order PD, R1, R2, R2*, MT; >= 0, and mean R2* at least mean R2.
+            ``[5]`` in the order PD, R1, R2, R2*, MT; >= 0. The mean R2* of a tissue is at least its mean
+            R2; factors of the two are free of each other.
         """
         table = torch.tensor([[p.mean, p.mean_spread, p.std, p.std_spread] for p in self.priors])
         noise = torch.randn(2, len(MAP_NAMES), generator=rng)
@@ -104,8 +106,9 @@ class Tissue:
             noise[0].mul_((1 - common) ** 0.5).add_(water, alpha=common**0.5)
         means = (table[:, 0] + table[:, 1] * noise[0]).clamp_(min=0)
         stds = (table[:, 2] + table[:, 3] * noise[1]).clamp_(min=0).mul_(texture)
-        r2, r2s = MAP_NAMES.index("r2"), MAP_NAMES.index("r2s")
-        means[r2s] = torch.maximum(means[r2s], means[r2])
+        if not self.factors:
+            r2, r2s = MAP_NAMES.index("r2"), MAP_NAMES.index("r2s")
+            means[r2s] = torch.maximum(means[r2s], means[r2])
         return means, stds
 
 
@@ -119,8 +122,11 @@ def _tissue(means: tuple[float, ...], stds: tuple[float, ...], spread: tuple[flo
     return _table(means, tuple(mean * share for mean, share in zip(means, spread)), stds)
 
 
-def _table(means: tuple[float, ...], spreads: tuple[float, ...], stds: tuple[float, ...]) -> Tissue:
-    return Tissue(*(Prior(m, spread, s, s * _STD_SPREAD) for m, spread, s in zip(means, spreads, stds)))
+def _table(
+    means: tuple[float, ...], spreads: tuple[float, ...], stds: tuple[float, ...], *, factors: bool = False
+) -> Tissue:
+    priors = (Prior(m, spread, s, s * _STD_SPREAD) for m, spread, s in zip(means, spreads, stds))
+    return Tissue(*priors, factors=factors)
 
 
 TISSUES: dict[str, Tissue] = {
@@ -148,8 +154,12 @@ TISSUES: dict[str, Tissue] = {
 """Class to its priors."""
 
 CHANGES: dict[str, Tissue] = {
-    "gliosis": _table((1.10, 0.75, 0.58, 0.60, 0.50), (0.03, 0.05, 0.06, 0.06, 0.08), (0.06, 0.13, 0.14, 0.20, 0.30)),
-    "acute": _table((1.065, 0.75, 0.60, 0.68, 0.80), (0.02, 0.05, 0.05, 0.05, 0.06), (0.06, 0.13, 0.12, 0.20, 0.25)),
+    "gliosis": _table(
+        (1.10, 0.75, 0.58, 0.60, 0.50), (0.03, 0.05, 0.06, 0.06, 0.08), (0.06, 0.13, 0.14, 0.20, 0.30), factors=True
+    ),
+    "acute": _table(
+        (1.065, 0.75, 0.60, 0.68, 0.80), (0.02, 0.05, 0.05, 0.05, 0.06), (0.06, 0.13, 0.12, 0.20, 0.25), factors=True
+    ),
 }
 """Class of changed tissue to the priors of the factors by which it differs from what it was."""
 WATER = 0.8

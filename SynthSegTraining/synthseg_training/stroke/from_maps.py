@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synthseg_slicer.errors import OptionError, ScanError
-from synthseg_slicer.files import reason
 from synthseg_slicer.labels import LESION_ID
 
 from ..generation.draws import happens, integer
 from ..generation.resolution import ResolutionParameters
 from ..generation.spatial import SpatialParameters
 from ..labelmaps import ISOTROPY_TOLERANCE
+from ..lesions.reading import read_lesion
 from ..losses import UNKNOWN_HEALTHY
-from ..physics import Sequence, load_maps
+from ..physics import Sequence, at_field, load_maps
+from ..physics.field import REFERENCE_TESLA
 from ..physics.maps import FILE_SUFFIXES
 from .model import StrokeConfig, StrokeGenerator
 
@@ -60,18 +61,20 @@ class MapFolder:
     ----------
     folder : path
         ``NAME_PDmap.nii.gz``, ``NAME_R1map.nii.gz``, ``NAME_R2starmap.nii.gz``, ``NAME_MTsat.nii.gz``, if there is one
-        ``NAME_R2map.nii.gz``, isotropic; and ``NAME_dseg.nii.gz`` where there are lesions (above 0), on any grid in the
-        same space.
+        ``NAME_R2map.nii.gz``, isotropic; and ``NAME_dseg.nii.gz`` where there are lesions (see
+        :func:`~synthseg_training.lesions.reading.lesion_voxels`), on any grid in the same space.
+    tesla : float
+        Field strength of the maps, 0.3 to 7 T; they are brought to 3 T.
 
     Raises
     ------
     ScanError
         No map set in the folder; when a set is read, also what :func:`~synthseg_training.physics.load_maps` raises,
-        voxels that are not isotropic, and a mask that cannot be read or lies elsewhere.
+        voxels that are not isotropic, and a mask that cannot be read, is none or lies elsewhere.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, tesla: float = REFERENCE_TESLA):
+        self.folder, self.tesla = Path(folder), tesla
         suffix = FILE_SUFFIXES["pd"]
         self.names = sorted(path.name.removesuffix(suffix) for path in self.folder.glob(f"[!.]*{suffix}"))
         if not self.names:
@@ -88,8 +91,15 @@ class MapFolder:
             self._sets[index] = self._read(self.names[index])
         return self._sets[index]
 
+    def check(self) -> None:
+        """Read every set once: what is wrong with one shows now and not after days of training."""
+        for index in range(len(self)):
+            self[index]
+
     def _read(self, name: str) -> MapSet:
         maps, affine = load_maps(self.folder, name)
+        if self.tesla != REFERENCE_TESLA:
+            maps = at_field(maps, REFERENCE_TESLA, self.tesla)
         sizes = affine[:3, :3].norm(dim=0)
         if sizes.max() > (1 + ISOTROPY_TOLERANCE) * sizes.min():
             shown = " x ".join(f"{size:.3g}" for size in sizes.tolist())
@@ -113,34 +123,44 @@ class MapsParameters:
     map_index: int
     seed: int
     spatial: SpatialParameters
-    flipped: bool
+    flipped: tuple[int, ...]
     sequence: Sequence
     field_strength: float
     gain: Tensor | None
     noise: float
     resolution: ResolutionParameters
+    statistics: tuple[float, float] | None
 
 
 class MapsGenerator(StrokeGenerator):
     """Draws scans of map sets, deformed at random, with their lesions: acquisition and target as for label maps.
 
-    The maps are taken as of 3 T. Nothing is known of healthy tissue: the target tells lesion from background, or with
+    Nothing is known of healthy tissue: the target tells lesion from background, or with
     ``config.healthy_classes`` lesion from :data:`~synthseg_training.losses.UNKNOWN_HEALTHY`.
 
     Parameters
     ----------
     folder : path
-        See :class:`MapFolder`.
+        See :class:`MapFolder`; every set is read once when the generator is made.
     config : StrokeConfig, optional
         Its transforms from ``sequences`` on apply to physical appearance, ``spatial`` and ``flip`` to the maps; those
         of labels and lesions have no meaning here. Two classes by default: ``output_ids`` (0, 99).
     device : torch.device or str
         Where samples are made.
+    tesla : float
+        Field strength of the maps in the folder.
     """
 
-    def __init__(self, folder: str | Path, config: StrokeConfig | None = None, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        folder: str | Path,
+        config: StrokeConfig | None = None,
+        device: torch.device | str = "cpu",
+        tesla: float = REFERENCE_TESLA,
+    ):
         self.config = config or StrokeConfig(healthy_classes=False)
-        self.sets = MapFolder(folder)
+        self.sets = MapFolder(folder, tesla)
+        self.sets.check()
         self._device = torch.device(device)
 
     @property
@@ -169,6 +189,7 @@ class MapsGenerator(StrokeGenerator):
             gain=config.gain.draw(rng, config.extent),
             noise=config.noise.draw(rng),
             resolution=config.resolution.draw(rng),
+            statistics=config.statistics.draw(rng),
         )
 
     def tissue(self, parameters: MapsParameters) -> tuple[Tensor, Tensor]:
@@ -195,16 +216,9 @@ def _sampling_grid(position: Tensor, shape: torch.Size) -> Tensor:
 
 def _read_mask(path: Path, shape: torch.Size, affine: Tensor) -> Tensor:
     """Return a lesion mask on the grid of the maps, bool."""
-    import nibabel as nib
-
-    try:
-        image = nib.as_closest_canonical(nib.load(path))
-        mask = torch.from_numpy(image.get_fdata(dtype="float32").copy()) > 0
-    except Exception as error:  # whatever nibabel and zlib make of a damaged file
-        raise ScanError(f"{path}: cannot be read ({reason(error)}). Copy or export it again.") from error
-    if mask.ndim != 3:
-        raise ScanError(f"{path}: has {mask.ndim} dimensions. Give one 3D mask.")
-    to_mask = torch.linalg.inv(torch.from_numpy(image.affine)) @ affine
+    mask, mask_affine = read_lesion(path)
+    mask = torch.from_numpy(mask)
+    to_mask = torch.linalg.inv(torch.from_numpy(mask_affine)) @ affine
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij")
     position = torch.einsum("ij,jxyz->ixyz", to_mask[:3, :3].float(), torch.stack(axes))
     grid = _sampling_grid(position + to_mask[:3, 3].float().view(3, 1, 1, 1), mask.shape)

@@ -21,7 +21,7 @@ from ..generation.model import deformed_labels, prepared_maps
 from ..generation.resolution import Resolution, ResolutionParameters
 from ..generation.spatial import Spatial, SpatialParameters
 from ..labelmaps import LabelMapSet
-from ..lesions import Focus, LesionShapes, Paste, PasteParameters
+from ..lesions import Focus, LesionField, LesionShapes, MaskFolder, MaskParameters, Paste, PasteParameters
 from ..physics import (
     LABEL_TISSUES,
     Distribution,
@@ -32,6 +32,7 @@ from ..physics import (
     Sequence,
     SequenceDraw,
 )
+from .statistics import HeadStatistics
 from .tissue import Texture, TissueParameters, shares
 
 APPEARANCES = ("physics", "random")
@@ -112,8 +113,10 @@ class StrokeConfig:
         Share of samples with lesions.
     clinical_share : float
         Share of acquisitions that are drawn from ``clinical`` instead of ``sequences``; the paper's model has none.
+    masks : MaskFolder
+        Real lesion masks, and the share of the lesions that take their shape instead of one of ``shapes``.
     spatial, flip, skull_stripping, hyperintensities, shapes, paste, texture, sequences, clinical, field_strength, gain,
-    noise, gmm, bias, gamma, resolution
+    noise, gmm, bias, gamma, resolution, statistics
         The transforms, in order; ``gmm``, ``bias`` and ``gamma`` act on random intensities, ``sequences`` to ``noise``
         on quantitative maps.
     """
@@ -130,6 +133,7 @@ class StrokeConfig:
     skull_stripping: SkullStripping = field(default_factory=lambda: SkullStripping(probability=0.3))
     hyperintensities: Lesions = field(default_factory=Lesions)
     shapes: LesionShapes = field(default_factory=LesionShapes)
+    masks: MaskFolder = field(default_factory=MaskFolder)
     paste: Paste = field(default_factory=Paste)
     texture: Texture = field(default_factory=Texture)
     sequences: SequenceDraw = field(default_factory=SequenceDraw)
@@ -141,6 +145,7 @@ class StrokeConfig:
     bias: BiasField = field(default_factory=BiasField)
     gamma: Gamma = field(default_factory=Gamma)
     resolution: Resolution = field(default_factory=lambda: Resolution(probability=0.6))
+    statistics: HeadStatistics = field(default_factory=HeadStatistics)
 
     def __post_init__(self) -> None:
         if self.appearance not in APPEARANCES:
@@ -171,10 +176,10 @@ class StrokeParameters:
     map_index: int
     seed: int
     spatial: SpatialParameters
-    flipped: bool
+    flipped: tuple[int, ...]
     skull_stripping: SkullStrippingParameters
     hyperintensities: bool
-    foci: tuple[Focus, ...]
+    foci: tuple[Focus | MaskParameters, ...]
     paste: PasteParameters
     tissue: TissueParameters
     sequence: Sequence | None
@@ -183,6 +188,7 @@ class StrokeParameters:
     noise: float
     gamma: float
     resolution: ResolutionParameters
+    statistics: tuple[float, float] | None
 
 
 class StrokeGenerator:
@@ -198,12 +204,18 @@ class StrokeGenerator:
         Whole-head maps with the labels of :data:`synthseg_training.physics.LABEL_TISSUES`; unknown labels are soft
         tissue outside the brain.
     config : StrokeConfig, optional
-        Settings; qSynth's by default.
+        Settings; qSynth's by default. Lesion masks are read once, from the folder that they name here.
+
+    Raises
+    ------
+    ScanError
+        What :class:`~synthseg_training.lesions.LesionMasks` raises for the folder of lesion masks.
     """
 
     def __init__(self, label_maps: LabelMapSet, config: StrokeConfig | None = None):
         self.config = config or StrokeConfig()
         self.labels, self.map_voxel = label_maps.labels, label_maps.voxel_size
+        self._masks = self.config.masks.read(self.config.voxel_size)
         self.maps, self._boxes = prepared_maps(label_maps, self.config.anatomy)
         classes = []
         for label in self.labels:
@@ -232,7 +244,7 @@ class StrokeGenerator:
             flipped=config.flip.draw(rng),
             skull_stripping=config.skull_stripping.draw(rng),
             hyperintensities=config.hyperintensities.draw(rng),
-            foci=config.shapes.draw(rng) if happens(rng, config.stroke_probability) else (),
+            foci=self._draw_foci(rng) if happens(rng, config.stroke_probability) else (),
             paste=config.paste.draw(rng),
             tissue=config.texture.draw_physics(rng, self.labels)
             if physics
@@ -243,7 +255,12 @@ class StrokeGenerator:
             noise=config.noise.draw(rng),
             gamma=config.gamma.draw(rng),
             resolution=config.resolution.draw(rng),
+            statistics=config.statistics.draw(rng),
         )
+
+    def _draw_foci(self, rng: torch.Generator) -> tuple[Focus | MaskParameters, ...]:
+        masked = self._masks is not None and happens(rng, self.config.masks.share)
+        return (self._masks if masked else self.config.shapes).draw(rng)
 
     def _draw_sequence(self, rng: torch.Generator) -> Sequence:
         config = self.config
@@ -264,7 +281,7 @@ class StrokeGenerator:
             maps, target = self.tissue(parameters)
             image = self._random(maps[0], parameters) if parameters.sequence is None else self._scan(maps, parameters)
             image = self.config.resolution.apply(image, parameters.resolution, self.config.voxel_size)
-            return conformed(image)[None], target
+            return self.config.statistics.apply(conformed(image), parameters.statistics)[None], target
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw and make one sample."""
@@ -283,11 +300,22 @@ class StrokeGenerator:
         config = self.config
         labels, table = self._deformed(parameters)
         table_here = table.to(labels.device)
-        fields = config.shapes.apply(labels, parameters.foci, config.voxel_size, ids=self._ids(table))
+        fields = self._lesions(labels, parameters, self._ids(table))
         whole = torch.ones((1, *labels.shape), device=labels.device)
         lesions, is_lesion = config.paste.apply(whole, fields, parameters.paste, config.voxel_size)
         maps = config.texture.apply(labels, lesions, parameters.tissue, table, parameters.seed, config.voxel_size)
         return maps, self._target(table_here[labels.reshape(-1).long()].reshape(labels.shape), is_lesion)
+
+    def _lesions(self, labels: Tensor, parameters: StrokeParameters, ids: list[int]) -> list[LesionField]:
+        config, foci = self.config, parameters.foci
+        source = self._masks if foci and isinstance(foci[0], MaskParameters) else config.shapes
+        # Territories are told by the place in the head: it has to face forward and stand upright.
+        turned = [axis for axis in parameters.flipped if axis]
+        fields = source.apply(config.flip.apply(labels, turned), foci, config.voxel_size, ids=ids)
+        return [
+            LesionField(config.flip.apply(one.core, turned), config.flip.apply(one.rim, turned), one.stage)
+            for one in fields
+        ]
 
     def quantitative(self, parameters: StrokeParameters) -> QuantitativeMaps:
         """Return the quantitative maps of a sample of physical appearance, at 3 T."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from synthseg_slicer.scan import read_scan
 
 from ..generation.draws import happens, integer
 from ..generation.interpolation import sampling_grid
+from ..lesions.reading import read_lesion
 from ..losses import UNKNOWN_HEALTHY
 from .model import StrokeConfig
 
@@ -32,28 +32,38 @@ class RealScans:
     Parameters
     ----------
     folder : path
-        ``NAME_image.nii.gz`` with ``NAME_dseg.nii.gz`` on the same grid, lesion where it is above 0. All are kept in
-        memory, in half precision.
+        ``NAME_image.nii.gz`` with ``NAME_dseg.nii.gz``, the lesion mask (see
+        :func:`~synthseg_training.lesions.reading.lesion_voxels`), on the same grid. All are kept in memory, in half
+        precision.
     config : StrokeConfig
         Its crop and its spatial transform, bias field, noise and resolution are used.
 
     Raises
     ------
     ScanError
-        No scans, one without its mask, or a mask on another grid.
+        No scans, one that cannot be read or without its mask, or a mask that is none or on another grid.
     OptionError
         The voxels of the samples are not those of 1 mm that scans are conformed to.
     """
 
     def __init__(self, folder: str | Path, config: StrokeConfig):
-        if config.voxel_size != 1.0:
-            raise OptionError(f"Real scans are trained on at 1 mm; the recipe's voxel size is {config.voxel_size} mm.")
         self.config = config
         paths = sorted(Path(folder).glob(f"*{IMAGE}"))
         if not paths:
             raise ScanError(f"{folder}: no NAME{IMAGE}. Name the scans so, and their lesion masks NAME{MASK}.")
         self.names = [path.name.removesuffix(IMAGE) for path in paths]
         self.scans = [_read(path) for path in paths]
+
+    @property
+    def config(self) -> StrokeConfig:
+        """Settings of the transforms."""
+        return self._config
+
+    @config.setter
+    def config(self, config: StrokeConfig) -> None:
+        if config.voxel_size != 1.0:
+            raise OptionError(f"Real scans are trained on at 1 mm; the recipe's voxel size is {config.voxel_size} mm.")
+        self._config = config
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return an image ``[1, N, N, N]``, standardised, and its target: lesion's channel or ``UNKNOWN_HEALTHY``."""
@@ -68,8 +78,8 @@ class RealScans:
         grid = sampling_grid(position, image.shape)
         values = torch.stack([image.float(), mask.float()])[None]
         crop, lesion = F.grid_sample(values, grid, align_corners=False)[0]
-        if config.flip.draw(rng):
-            crop, lesion = crop.flip(0), lesion.flip(0)
+        axes = config.flip.draw(rng)
+        crop, lesion = (config.flip.apply(volume, axes) for volume in (crop, lesion))
         crop = config.bias.apply(crop.contiguous(), config.bias.draw(rng, config.extent))
         crop = config.noise.apply(crop, config.noise.draw(rng), integer(rng, 2**62))
         crop = config.resolution.apply(crop, config.resolution.draw(rng), 1.0)
@@ -86,9 +96,8 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
         raise ScanError(
             f"{path}: its lesion mask {beside.name} is missing. Put it beside the scan, or take the scan away."
         )
-    scan, mask = read_scan(path), nib.load(beside)
-    data = np.asarray(mask.dataobj).reshape(mask.shape[:3])
-    if scan.shape != data.shape or np.abs(scan.affine - mask.affine).max() > GRID_TOLERANCE_MM:
+    scan, (mask, affine) = read_scan(path), read_lesion(beside)
+    if scan.shape != mask.shape or np.abs(scan.affine - affine).max() > GRID_TOLERANCE_MM:
         raise ScanError(f"{beside}: its grid is not that of {path.name}. Resample it.")
-    lesion = resample(*reorient((data > 0).astype(np.float32), scan.affine), 1.0)[0] > 0.5
+    lesion = resample(*reorient(mask.astype(np.float32), scan.affine), 1.0)[0] > 0.5
     return torch.from_numpy(conform(scan).image).half(), torch.from_numpy(lesion)

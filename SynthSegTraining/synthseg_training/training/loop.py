@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from synthseg_training.generation import Generator, GeneratorConfig
 from synthseg_training.labelmaps import LabelMapSet
 from synthseg_training.losses import LOSSES, UNKNOWN_HEALTHY, merge_healthy
 from synthseg_training.stroke import Mixture, StrokeConfig, StrokeGenerator
+from synthseg_training.stroke.mixture import Samples
 from synthseg_training.training import checkpoint
 from synthseg_training.training.averaging import WeightAverage, batch_norms, estimate_norm_statistics
 from synthseg_training.training.curves import Curves
@@ -61,7 +63,8 @@ def fit(
     recipe : Recipe
         All settings.
     maps : LabelMapSet
-        Label maps; those that the recipe holds out are used for validation only.
+        Label maps; those that the recipe holds out are used for validation only. May be empty where all samples come
+        from the recipe's folder of data.
     folder : path
         Receives ``last.pt`` (to go on from), ``weights.pt`` (half-precision, averaged), ``curves.csv``, ``curves.png``.
         A ``last.pt`` already there is resumed.
@@ -115,17 +118,43 @@ def make_generator(maps: LabelMapSet, config: GeneratorConfig | StrokeConfig) ->
     return (StrokeGenerator if isinstance(config, StrokeConfig) else Generator)(maps, config)
 
 
-def with_data(generator: Generator | StrokeGenerator, recipe: Recipe) -> Generator | StrokeGenerator | Mixture:
-    """Return the generator mixed with the recipe's folder of real data, if it names one."""
-    if not recipe.data:
-        return generator
+def real_data(recipe: Recipe, device: torch.device | str = "cpu") -> Samples | None:
+    """Return what draws samples from the recipe's folder of data, read and checked; None if it has no such folder.
+
+    Samples of maps are made on ``device``, those of scans on the CPU.
+    """
+    data = recipe.data
+    if not data:
+        return None
+    config = stage_config(recipe, recipe.stages[0])
     if recipe.task == "anatomy":
-        from synthseg_training.generation.supervised import LabelledScans as Source
-    elif recipe.data.kind == "maps":
-        from synthseg_training.stroke.from_maps import MapsGenerator as Source
+        from synthseg_training.generation.supervised import LabelledScans
+
+        source = LabelledScans(data.folder, config)
+    elif data.kind == "maps":
+        from synthseg_training.stroke.from_maps import MapsGenerator
+
+        source = MapsGenerator(data.folder, config, device, data.tesla)
     else:
-        from synthseg_training.stroke.real import RealScans as Source
-    return Mixture(generator, Source(recipe.data.folder, generator.config), recipe.data.share)
+        from synthseg_training.stroke.real import RealScans
+
+        source = RealScans(data.folder, config)
+    for stage in recipe.stages:
+        source.config = stage_config(recipe, stage)  # refused where real scans cannot follow it
+    return source
+
+
+def training_samples(
+    recipe: Recipe, maps: LabelMapSet, config: GeneratorConfig | StrokeConfig, data: Samples | None
+) -> Generator | StrokeGenerator | Mixture:
+    """Return what draws training samples: the generative model, mixed with what :func:`real_data` returned.
+
+    Label maps are not needed where all samples are of those data.
+    """
+    if data is None:
+        return make_generator(maps, config)
+    data.config = config
+    return Mixture(make_generator(maps, config) if recipe.draws_from_label_maps else data, data, recipe.data.share)
 
 
 def stage_config(recipe: Recipe, stage: Stage, step: int = 0) -> GeneratorConfig | StrokeConfig:
@@ -181,7 +210,10 @@ def training_names(recipe: Recipe, maps: LabelMapSet) -> list[str]:
 
 
 def _check_stage(recipe: Recipe, stage: Stage, network: nn.Module) -> None:
-    channels, labels = network.n_labels, len(stage_config(recipe, stage).output_ids)
+    config = stage_config(recipe, stage)
+    if isinstance(config, StrokeConfig) and recipe.draws_from_label_maps:
+        config.masks.read(stage.voxel_size)  # what is wrong with a file shows now; they are kept for the generators
+    channels, labels = network.n_labels, len(config.output_ids)
     if channels != labels:
         raise ValueError(
             f"the network has {channels} channels (n_labels) but the generator's anatomy outputs {labels} labels"
@@ -221,6 +253,7 @@ class _Run:
         self.validation_maps = maps.subset(held_out).to(device) if held_out else None
         for stage in recipe.stages:
             _check_stage(recipe, stage, self.network)  # a wrong setting shows before hours of training, not after
+        self.data = real_data(recipe, device)  # so does a wrong file
         self.step = 0
 
     # -- beginning and saving ------------------------------------------------------------------------------------------
@@ -281,8 +314,8 @@ class _Run:
             index, stage, within = self.recipe.stage_at(self.step)
             if index != current:
                 current = index
-                generator = make_generator(self.training_maps, stage_config(self.recipe, stage))
-                generator = with_data(generator, self.recipe)
+                config = stage_config(self.recipe, stage)
+                generator = training_samples(self.recipe, self.training_maps, config, self.data)
                 forward = self._forward(stage)
                 before = self.recipe.stages[index - 1] if index else None
                 self._set_norm(stage, generator, fresh=within == 0 and not (before and before.frozen_norm))
@@ -313,11 +346,13 @@ class _Run:
         progress.close()
 
     def _train_step(self, generator: Generator | StrokeGenerator, forward: Callable, stage: Stage) -> Tensor:
-        image, target = _batch(generator, stage.batch, self.rng)
+        image, target = _batch(generator, stage.batch, self.rng, self.device)
         with self._precision(stage):
             outputs = forward(image)
         criterion = LOSSES[stage.loss]
-        if self.recipe.data and (target == UNKNOWN_HEALTHY).any():
+        if not stage.dice_background:
+            criterion = partial(criterion, background=False)
+        if self.data is not None and (target == UNKNOWN_HEALTHY).any():
             lesion = generator.config.output_ids.index(LESION_ID)
             outputs = [merge_healthy(logits, target, lesion)[0] for logits in outputs]
             target = (target == lesion).long()
@@ -356,7 +391,8 @@ class _Run:
             # statistics, before an interruption or in the stage before, keep theirs.
             generator.config = stage_config(self.recipe, stage, stage.steps)
             with self._precision(stage):
-                estimate_norm_statistics(self.network, self._forward(stage), _images(generator, NORM_SAMPLES, self.rng))
+                images = (_batch(generator, 1, self.rng, self.device)[0] for _ in range(NORM_SAMPLES))
+                estimate_norm_statistics(self.network, self._forward(stage), images)
         if stage.frozen_norm:
             for layer in batch_norms(self.network):
                 layer.eval()
@@ -382,7 +418,7 @@ class _Run:
         forward = self._forward(dataclasses.replace(stage, coarse_weight=0.0))
         scores = []
         for _ in range(self.recipe.validation_samples):
-            image, target = _batch(generator, 1, rng)
+            image, target = _batch(generator, 1, rng, self.device)
             with self._precision(stage):
                 prediction = forward(image)[0].argmax(1)
             scores += _dice(prediction, target, len(generator.config.output_ids))
@@ -395,15 +431,11 @@ class _Run:
         return sum(scores) / max(1, len(scores))
 
 
-def _batch(generator: Generator | StrokeGenerator, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    samples = [generator.sample(rng) for _ in range(size)]
-    images = torch.stack([image for image, _ in samples]).to(memory_format=torch.channels_last_3d)
-    return images, torch.stack([target for _, target in samples]).long()
-
-
-def _images(generator: Generator | StrokeGenerator, count: int, rng: torch.Generator) -> Iterator[Tensor]:
-    for _ in range(count):
-        yield _batch(generator, 1, rng)[0]
+def _batch(generator: Samples, size: int, rng: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Draw samples, which a mixture may make on several devices, and return them on the one given."""
+    images, targets = zip(*(generator.sample(rng) for _ in range(size)))
+    images = torch.stack([image.to(device) for image in images]).to(memory_format=torch.channels_last_3d)
+    return images, torch.stack([target.to(device) for target in targets]).long()
 
 
 def _dice(prediction: Tensor, target: Tensor, n_labels: int) -> list[float]:

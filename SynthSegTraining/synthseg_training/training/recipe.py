@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthseg_training.losses import LOSSES
+from synthseg_training.losses import DICE_LOSSES, LOSSES
 from synthseg_training.training.optimizers import OPTIMIZERS
 
 TASKS = ("anatomy", "stroke")
@@ -37,6 +37,9 @@ class Stage:
         Samples a step and process.
     loss : str
         ``dice`` (eq. 27), ``dice_ce`` or ``logits``.
+    dice_background : bool
+        Whether the Dice of ``dice`` and ``dice_ce`` counts background among the labels. Without it, the Dice of lesion
+        against everything else is the lesion's alone; a sample of nothing but background has cross-entropy only.
     rate, final_rate : float
         Learning rate at the start (after ``warmup`` steps of linear growth) and at the end; a half cosine leads from
         one to the other. Constant where ``final_rate`` is None.
@@ -68,6 +71,7 @@ class Stage:
     trunk_only: bool = False
     batch: int = 1
     loss: str = "dice"
+    dice_background: bool = True
     rate: float = 1e-4
     final_rate: float | None = None
     power: float | None = None
@@ -95,17 +99,22 @@ class DataFolder:
         ``scans``: scans with label maps (:class:`synthseg_training.generation.supervised.LabelledScans`), in the task
         stroke with lesion masks (:class:`synthseg_training.stroke.real.RealScans`); ``maps``: quantitative maps, task
         stroke only (:class:`synthseg_training.stroke.from_maps.MapsGenerator`).
+    tesla : float
+        Kind ``maps``: field strength at which they were measured, or of the scans that they were estimated from.
     """
 
     folder: str
     share: float = 0.5
     kind: str = "scans"
+    tesla: float = 3.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("scans", "maps"):
             raise ValueError(f"data: kind {self.kind!r} is none of scans, maps")
         if not 0 <= self.share <= 1:
             raise ValueError(f"data: share {self.share} must lie between 0 and 1")
+        if self.tesla != 3.0 and self.kind != "maps":
+            raise ValueError("data: only quantitative maps (kind 'maps') have a field strength (tesla)")
 
 
 @dataclass
@@ -173,6 +182,8 @@ class Recipe:
         for stage in self.stages:
             if stage.loss not in LOSSES:
                 raise ValueError(f"stage {stage.name!r}: loss {stage.loss!r} is none of {', '.join(LOSSES)}")
+            if not stage.dice_background and stage.loss not in DICE_LOSSES:
+                raise ValueError(f"stage {stage.name!r}: dice_background: the loss {stage.loss!r} has no Dice")
             if stage.steps < 1:
                 raise ValueError(f"stage {stage.name!r}: steps must be at least 1, not {stage.steps}")
         if self.task not in TASKS:
@@ -183,6 +194,11 @@ class Recipe:
             raise ValueError("data: only the task stroke takes quantitative maps; kind 'scans' suits every task")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
+
+    @property
+    def draws_from_label_maps(self) -> bool:
+        """Whether training needs label maps: not where all samples come from the folder of data."""
+        return self.data is None or self.data.share < 1
 
     @property
     def steps(self) -> int:
@@ -214,10 +230,18 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = (), kind: ty
     Raises
     ------
     ValueError
-        For unknown settings, wrong types and malformed overrides; the message names the file and the setting.
+        For a file that cannot be read, unknown settings, wrong types and malformed overrides; the message names the
+        file and the setting.
     """
     path = Path(path)
-    tree = _parse(path.read_text(encoding="utf-8"), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as a recipe ({getattr(error, 'strerror', None) or error}). Give a YAML or JSON "
+            "file, such as one of SynthSegTraining/recipes."
+        ) from error
+    tree = _parse(text, path)
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: a recipe is a mapping of settings; see the recipes folder for examples")
     for override in overrides:
