@@ -152,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     trial.add_argument(
         "--cleaned", action="store_true", help="drop what the extension drops: uncertain lesions, specks"
     )
+    trial.add_argument(
+        "--base", action="store_true", help="patients of the recipe's own settings, without what its last stage adds"
+    )
     trial.add_argument("--seed", type=int, default=1)
     trial.add_argument("--device", default="cpu")
     trial.set_defaults(run=_trial)
@@ -508,6 +511,8 @@ def _trial(options: argparse.Namespace) -> None:
     if recipe.task != "stroke" or not held_out:
         raise ValueError(f"{options.recipe}: a trial needs a recipe of the task stroke, and its held-out label maps")
     stage = recipe.stages[-1]
+    if options.base:
+        stage = dataclasses.replace(stage, generator={})
     config = dataclasses.replace(stage_config(recipe, stage, stage.steps), crop=options.crop)
     names = [path.stem for path in options.models]
     if len(set(names)) < len(names):

@@ -326,7 +326,7 @@ def test_a_cleaned_trial_leaves_out_what_the_extension_drops(phantoms):
     assert trial(unsure, phantoms, config, cleaned=True, **options)["hd95_mm"].iloc[0] == 256  # nothing is left
 
 
-def run_trial(phantoms, folder, models: list[str]) -> None:
+def run_trial(phantoms, folder, models: list[str], *options: str) -> None:
     """Try random weights on one patient; tables and pictures go to ``folder / "out"``."""
     phantoms.save(folder / "maps.npz")
     network = random_network("fast", n_labels=len(STROKE), widths=(4, 8), fine_width=4)
@@ -336,12 +336,16 @@ def run_trial(phantoms, folder, models: list[str]) -> None:
         export(tiny(), folder / "w.pt", folder / name)
     text = (
         '{"name": "s", "task": "stroke", "network": {"architecture": "fast", "n_labels": 6},'
-        ' "stages": [{"steps": 1, "voxel_size": 4.0, "crop": 48}], "held_out": ["phantom_02"]}'
+        ' "stages": [{"steps": 1, "voxel_size": 4.0, "crop": 48, "generator": {"paste": {"threshold": 0.7}}}],'
+        ' "held_out": ["phantom_02"]}'
     )
     (folder / "r.json").write_text(text)
     paths = [str(folder / name) for name in models]
     arguments = [str(folder / "r.json"), "--maps", str(folder / "maps.npz"), *paths, "-o", str(folder / "out")]
-    assert main(["trial", *arguments, "-n", "1", "--crop", "48", "--smallest", "1", "--flips", "1"]) in (0, None)
+    assert main(["trial", *arguments, "-n", "1", "--crop", "48", "--smallest", "1", "--flips", "1", *options]) in (
+        0,
+        None,
+    )
 
 
 def test_the_trial_command_writes_tables_and_pictures(phantoms, tmp_path, capsys):
@@ -356,6 +360,19 @@ def test_weights_of_one_name_stay_apart_in_a_trial(phantoms, tmp_path):
     names = ["old/stroke.pt", "new/stroke.pt"]
     run_trial(phantoms, tmp_path, names)
     assert set(pd.read_csv(tmp_path / "out" / "summary.csv")["model"]) == {str(tmp_path / name) for name in names}
+
+
+def test_a_base_trial_leaves_out_what_the_last_stage_adds(phantoms, tmp_path, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def stop(model, maps, config, **options):
+        raise Seen(config.paste.threshold)
+
+    monkeypatch.setattr("synthseg_training.evaluation.lesions.trial", stop)
+    for options, threshold in (((), "0.7"), (("--base",), str(Paste().threshold))):
+        with pytest.raises(Seen, match=threshold):
+            run_trial(phantoms, tmp_path, ["stroke.pt"], *options)
 
 
 def test_random_appearance_ignores_sequences(phantoms):
