@@ -34,6 +34,7 @@ from synthseg_training.export import card_labels, export
 from synthseg_training.generation import BiasField, Gamma, Resolution, SkullStripping, Spatial
 from synthseg_training.labelmaps import prepare
 from synthseg_training.lesions import MaskFolder, MaskParameters, Paste
+from synthseg_training.lesions.field import STAGES
 from synthseg_training.phantom import write_phantoms
 from synthseg_training.physics import CLINICAL, QuantitativeMaps, RicianNoise, save_maps
 from synthseg_training.stroke import Mixture, StrokeConfig, StrokeGenerator
@@ -298,6 +299,10 @@ def test_a_trial_scores_every_patient_with_every_sequence(phantoms):
     again = trial(model, phantoms, config, patients=2, sequences=sequences, smallest_ml=5.0, flips=1)
     pd.testing.assert_frame_equal(table, again)
     assert list(summary(table, "sequence")["scans"]) == [2, 2]
+    for stage in STAGES:
+        shapes = replace(config.shapes, stages={stage: 1.0})
+        one = trial(model, phantoms, replace(config, shapes=shapes), patients=1, sequences={"FLAIR": CLINICAL["FLAIR"]})
+        assert list(one["stage"]) == [stage]
 
 
 def test_scans_of_a_trial_are_standardised_by_themselves(phantoms):

@@ -161,7 +161,8 @@ def trial(
     Returns
     -------
     DataFrame
-        One row a patient and sequence: ``patient, sequence, lesion_ml`` and :data:`SCORES`.
+        One row a patient and sequence: ``patient, stage`` (acute, chronic or mixed), ``sequence, lesion_ml`` and
+        :data:`SCORES`.
     """
     sequences = CLINICAL if sequences is None else sequences
     # what is segmented is the scan itself: it is standardised as it is
@@ -176,6 +177,8 @@ def trial(
             volume = target.sum() * config.voxel_size**3 / 1000
             if volume >= smallest_ml and volume > 0:
                 break
+        stages = {focus.stage for focus in parameters.foci}
+        stage = "mixed" if len(stages) > 1 else stages.pop()
         where, scans = int(target.sum((0, 1)).argmax()), {}
         for name, sequence in sequences.items():
             image = generator.apply(replace(parameters, sequence=sequence))[0][0].cpu().numpy()
@@ -184,7 +187,7 @@ def trial(
             if cleaned:
                 found = components(classify(logits, model.ids)[0], config.voxel_size**3) > 0
             row = lesion_scores(found, target, (config.voxel_size,) * 3)
-            rows.append({"patient": patient, "sequence": name, "lesion_ml": volume, **row})
+            rows.append({"patient": patient, "stage": stage, "sequence": name, "lesion_ml": volume, **row})
             scans[name] = image[:, :, where].copy(), found[:, :, where].copy(), row["dice"]
         shown = PatientSlice(patient, volume, target[:, :, where].copy(), scans)
         report(f"patient {patient + 1} of {patients}: {volume:.1f} ml, mean Dice {shown.dice:.3f}")
