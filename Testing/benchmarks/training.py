@@ -17,9 +17,11 @@ from torch.nn import functional as F
 from synthseg_slicer.allocation import keep_freed_memory
 from synthseg_slicer.network import build
 from synthseg_training.generation import Generator, GeneratorConfig
+from synthseg_training.generation.resolution import gaussian_matrix
 from synthseg_training.labelmaps import prepare
 from synthseg_training.losses import dice_cross_entropy_loss
 from synthseg_training.phantom import write_phantoms
+from synthseg_training.stroke import StrokeConfig, StrokeGenerator
 from synthseg_training.training.loop import has_bfloat16
 
 
@@ -72,10 +74,12 @@ def main() -> None:
         ("160³, field at 1/4", 160, 1.0, 4.0),
         ("96³, field at 1/4", 96, 1.0, 4.0),
         ("64³ at 2 mm, field at 1/4", 64, 2.0, 4.0),
+        ("96³, the same, stroke", 96, 1.0, 4.0),
     ):
-        config = GeneratorConfig(crop=crop, voxel_size=voxel_size)
+        kind, model = (StrokeConfig, StrokeGenerator) if "stroke" in name else (GeneratorConfig, Generator)
+        config = kind(crop=crop, voxel_size=voxel_size)
         config = dataclasses.replace(config, spatial=dataclasses.replace(config.spatial, step=step))
-        generator = Generator(maps, config)
+        generator = model(maps, config)
         value = rate(lambda generator=generator: generator.sample(rng), device)
         reference = reference or value
         print(f"| {name} | {value:.1f} | {value / reference:.1f} × |")
@@ -105,12 +109,24 @@ def main() -> None:
         reference = reference or value
         print(f"| {name} | {value:.2f} | {value / reference:.1f} × |")
 
-    print("\n| loss and gradient, 33 labels, 64³ | a second | against one-hot |\n|---|---|---|")
-    logits = torch.randn(1, 33, 64, 64, 64, device=device).to(memory_format=torch.channels_last_3d).requires_grad_()
-    target = torch.randint(0, 33, (1, 64, 64, 64), device=device)
+    for labels in (33, 6):  # brain, stroke
+        print(f"\n| loss and gradient, {labels} labels, 64³ | a second | against one-hot |\n|---|---|---|")
+        logits = torch.randn(1, labels, 64, 64, 64, device=device)
+        logits = logits.to(memory_format=torch.channels_last_3d).requires_grad_()
+        target = torch.randint(0, labels, (1, 64, 64, 64), device=device)
+        reference = None
+        for name, loss in (("one-hot", plain_loss), ("fused", dice_cross_entropy_loss)):
+            value = rate(lambda f=loss, z=logits, t=target: torch.autograd.grad(f(z, t), z), device)
+            reference = reference or value
+            print(f"| {name} | {value:.1f} | {value / reference:.1f} × |")
+
+    print("\n| Gaussian blur, 96³ | a second | against all weights |\n|---|---|---|")
+    volume = torch.rand(96, 96, 96, device=device)
+    voxels = torch.arange(96, device=device)
+    every = (voxels[:, None] - voxels).div(0.6).square().mul(-0.5).exp()  # the far ones are subnormal numbers
     reference = None
-    for name, loss in (("one-hot", plain_loss), ("fused", dice_cross_entropy_loss)):
-        value = rate(lambda loss=loss: torch.autograd.grad(loss(logits, target), logits), device)
+    for name, matrix in (("all weights", every / every.sum(1)), ("as trained", gaussian_matrix(0.6, 96, device))):
+        value = rate(lambda matrix=matrix: matrix @ volume @ matrix.T, device)
         reference = reference or value
         print(f"| {name} | {value:.1f} | {value / reference:.1f} × |")
 

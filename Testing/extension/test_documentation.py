@@ -67,3 +67,27 @@ def test_commands_of_the_documentation_exist(name, capsys):
         assert end.value.code == 0, f"{name} has no command {command}"
         known = set(re.findall(r"--[a-z][a-z_-]*", capsys.readouterr().out))
         assert options <= known, f"{name} {command} has no {', '.join(options - known)}"
+
+
+def test_the_page_of_tissue_priors_says_what_the_code_draws():
+    from synthseg_training.physics import CHANGES, LABEL_TISSUES, TISSUES
+
+    text = (ROOT / "docs" / "reference" / "tissue-priors.md").read_text(encoding="utf-8")
+    maps, changes, labels = re.split(r"^## .*$", text, flags=re.MULTILINE)
+    number = r"([\d.]+)"
+    for part, tissues in ((maps, TISSUES), (changes, CHANGES)):
+        shown = {}
+        for name, cells in re.findall(r"^\| `(\w+)` \|[^|]*\|((?:[^|]*\|){5})", part, re.MULTILINE):
+            values = re.findall(rf"{number} ± {number} \({number}\)", cells)
+            shown[name] = [tuple(map(float, three)) for three in values]
+        drawn = {
+            name: [pytest.approx((one.mean, one.mean_spread, one.std), rel=1e-3) for one in tissue.priors]
+            for name, tissue in tissues.items()
+            if name != "air"
+        }
+        assert shown == drawn
+    listed = {
+        name: [int(one) for one in ids.split(", ")]
+        for name, ids in re.findall(r"^\| `(\w+)` \| ([\d, ]+) \|", labels, re.MULTILINE)
+    }
+    assert {label: name for name, ids in listed.items() for label in ids} == LABEL_TISSUES

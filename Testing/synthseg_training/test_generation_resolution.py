@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from synthseg_training.generation import Resolution
 from synthseg_training.generation.resolution import ResolutionParameters, gaussian_matrix
+from synthseg_training.lesions.field import SmoothNoise
 
 CPU = torch.device("cpu")
 
@@ -28,6 +29,13 @@ def test_blur_is_a_gaussian_of_the_given_width():
     offsets = np.arange(61) - 30
     assert kernel.sum() == pytest.approx(1, abs=1e-6)
     assert math.sqrt((kernel * offsets**2).sum()) == pytest.approx(2.5, rel=1e-3)
+
+
+def test_no_weight_is_a_subnormal_number_which_would_slow_down_the_products():
+    smallest = torch.finfo(torch.float32).tiny
+    node = SmoothNoise(0, 8.0, [64.0] * 3)._weights(torch.linspace(0, 19, 64), 20)
+    for weights in (gaussian_matrix(0.6, 96), gaussian_matrix(2.5, 96), node):
+        assert (weights == 0).any() and weights[weights > 0].min() > smallest
 
 
 @pytest.mark.parametrize("phase", [0.0, 0.4, 1.0])

@@ -258,7 +258,7 @@ def test_pasted_probabilities_sum_to_one_and_leave_the_rest_alone():
     assert result.shape[0] == 4 + len(CHANNELS) and result.min() >= 0
     torch.testing.assert_close(result.sum(0), torch.ones(32, 32, 32))
     torch.testing.assert_close(result[:4, 0], tissues[:, 0])
-    assert torch.equal(target, result[4:].sum(0) > 0.2)
+    assert torch.equal(target, result[4:].sum(0) > paste.threshold)
     assert result[4 + CHANNELS.index("cavity"), 16, 16, 16] > result[4 + CHANNELS.index("gliosis"), 16, 16, 16]
     assert not result[4 + CHANNELS.index("acute")].any()
 
@@ -270,8 +270,8 @@ def test_a_lesion_that_does_not_fade_has_the_papers_opacity_and_edge():
     result, target = Paste().apply(torch.ones(1, 32, 32, 32), lesions, PasteParameters(0.0, 40.0, 0), 1.0)
     assert result[-1].max() == pytest.approx(0.9)
     assert not target[:4, :4, :4].any()
-    assert target.sum() >= ball().sum()
-    assert not target[ball(radius=11) == 0].any()
+    assert int(target.sum()) == pytest.approx(int(ball().sum()), rel=0.1)  # the edge is where it was
+    assert not target[ball(radius=9.5) == 0].any()
     opened = ndimage.grey_opening(core.numpy(), footprint=ndimage.generate_binary_structure(3, 1))
     expected = ndimage.uniform_filter(0.9 * opened, 3, mode="nearest")
     np.testing.assert_allclose(result[-1], expected, atol=1e-5)
@@ -284,6 +284,21 @@ def test_fading_dims_a_lesion_by_no_more_than_its_depth():
     faded = Paste().apply(tissue, lesions, PasteParameters(0.5, 20.0, 0), 1.0)[0][-1]
     ratio = (faded / plain)[plain > 0.1]
     assert 0.5 <= ratio.min() < 0.65 and 0.8 < ratio.max() <= 1
+
+
+def test_the_deepest_mottling_and_fading_tear_no_hole_into_a_target(head):
+    shapes = LesionShapes(multifocal=0, stages={"acute": 1.0}, mottled=1, mottle=(LesionShapes.mottle[1],) * 2)
+    paste = Paste(probability=1, fading=(Paste.fading[1],) * 2)
+    tissue = torch.ones(1, *head.shape)
+    for seed in range(4):
+        focus = of(shapes, "mca", seed, 40.0)
+        assert focus.mottle == shapes.mottle[1]
+        even, mottled = (shapes.apply(head, [replace(focus, mottle=depth)], VOXEL) for depth in (0.0, focus.mottle))
+        inside = even[1].core == 1
+        inside = _extreme(_extreme(inside.float(), torch.minimum), torch.minimum) == 1
+        result, target = paste.apply(tissue, mottled, paste.draw(generator(seed)), VOXEL)
+        assert inside.sum() > 1000 and target[inside].all()
+        assert (1 - result[0])[inside].min() > 0.45
 
 
 # Real masks

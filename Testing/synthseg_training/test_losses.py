@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from synthseg_training import losses
 from synthseg_training.losses import dice_cross_entropy_loss, logit_loss, merge_healthy, soft_dice_loss
 
 N_LABELS = 5
@@ -33,6 +34,7 @@ def one_hot_dice(logits, target, present_only, background=True):
     return 1 - dice[chosen].mean()
 
 
+@pytest.mark.parametrize("short", [0, losses.SHORT_ROW], ids=["rows", "columns"])
 @pytest.mark.parametrize(
     ("fused", "plain"),
     [
@@ -46,7 +48,8 @@ def one_hot_dice(logits, target, present_only, background=True):
         ),
     ],
 )
-def test_fused_loss_equals_the_one_hot_formula_in_value_and_gradient(logits, target, fused, plain):
+def test_fused_loss_equals_the_one_hot_formula_in_value_and_gradient(monkeypatch, logits, target, fused, plain, short):
+    monkeypatch.setattr(losses, "SHORT_ROW", short)
     (expected,) = torch.autograd.grad(3 * plain(logits, target), logits)
     value = fused(logits, target)
     (gradient,) = torch.autograd.grad(3 * value, logits)

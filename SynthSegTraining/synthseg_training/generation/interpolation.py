@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NEGLIGIBLE = 1e-12
+"""Weights of interpolation and filtering below this are 0."""
+
 
 def linear_weights(positions: Tensor, nodes: int) -> Tensor:
     """Return the matrix that interpolates linearly between equally spaced nodes.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..generation.interpolation import NEGLIGIBLE
+
 STAGES = ("chronic", "acute")
 
 
@@ -93,4 +95,5 @@ class SmoothNoise:
     def _weights(self, positions: Tensor, count: int) -> Tensor:
         distance = positions[:, None] - torch.arange(count, device=positions.device)
         weights = torch.exp(-0.5 * (distance / self.WIDTH) ** 2)
+        weights.masked_fill_(weights < NEGLIGIBLE, 0)
         return weights / weights.norm(dim=1, keepdim=True)  # sums of white noise then have unit variance

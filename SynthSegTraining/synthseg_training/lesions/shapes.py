@@ -91,7 +91,7 @@ class Focus:
     rim : float
         Width of the gliosis around a chronic cavity; 0 for none.
     mottle : float
-        Depth, below 0.45, of the mottling of an acute lesion.
+        Depth of the mottling of an acute lesion.
     """
 
     territory: str
@@ -151,6 +151,8 @@ class LesionShapes:
         Bounds of the width of the edge in mm.
     mottled : float
         Probability that an acute focus is mottled.
+    mottle : tuple of float
+        Bounds of the depth of the mottling.
     """
 
     shares: dict[str, float] = field(default_factory=_shares)
@@ -165,6 +167,7 @@ class LesionShapes:
     rim_width: tuple[float, float] = (1.0, 6.0)
     softness: tuple[float, float] = (0.5, 2.0)
     mottled: float = 0.5
+    mottle: tuple[float, float] = (0.1, 0.25)
 
     def draw(self, rng: torch.Generator) -> tuple[Focus, ...]:
         """Draw the foci of one patient, the main one first."""
@@ -213,7 +216,7 @@ class LesionShapes:
             softness=uniform(rng, *self.softness),
             stage=stage,
             rim=uniform(rng, *self.rim_width) if happens(rng, self.rim) and chronic else 0.0,
-            mottle=uniform(rng, 0.1, 0.4) if happens(rng, self.mottled) and not chronic else 0.0,
+            mottle=uniform(rng, *self.mottle) if happens(rng, self.mottled) and not chronic else 0.0,
         )
 
     @torch.no_grad()
