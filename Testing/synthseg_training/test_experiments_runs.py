@@ -25,6 +25,7 @@ from synthseg_training.experiments.dataset import Case
 from synthseg_training.experiments.domains import Domain
 from synthseg_training.experiments.ledger import Ledger, digest
 from synthseg_training.experiments.maps import capped, subset
+from synthseg_training.experiments.projections import packed, unpacked
 from synthseg_training.experiments.trainings import Bench
 from synthseg_training.labelmaps import LabelMapSet, prepare
 from synthseg_training.phantom import write_phantoms
@@ -410,6 +411,28 @@ def test_stroke_tables_have_medians_with_intervals_by_modality(patients, stroke_
     table = pd.read_csv(tmp_path / "out" / "tables" / "table_FLAIR.csv")
     assert list(table.columns) == ["model", "scans", "Dice", "HD95 (mm)", "AVD (ml)", "ALD", "LF1"]
     assert table["Dice"].iloc[1].startswith("1.000 (1.000 to 1.000)")
+    figures = tmp_path / "out" / "figures"
+    assert {path.name for path in figures.glob("lesions_*")} == {
+        f"lesions_{model}.{kind}" for model in ("net", "Perfect") for kind in ("png", "pdf")
+    }
+    assert "views" not in pd.read_csv(tmp_path / "out" / "tables" / "scores.csv").columns
+    (record,) = (tmp_path / "out" / "units").glob("Perfect_T1w_a1*")
+    views = {name: unpacked(view) for name, view in json.loads(record.read_text())["result"]["views"].items()}
+    assert views["true"][2].sum() == 64  # 8 x 8 x 8 mm
+    for true, found, outline in zip(views["true"], views["found"], views["outline"]):
+        assert np.array_equal(true, found) and 64 <= true.sum() <= 100  # slices of 2 mm leave soft ends
+        assert not (true & ~outline).any() and outline.sum() > 400
+    # a record of a version that drew nothing is read, and its row left out of the figure
+    content = json.loads(record.read_text())
+    del content["result"]["views"]
+    record.write_text(json.dumps(content))
+    assert run(*arguments, "-o", tmp_path / "out", "--ensemble", "--flips", 1, "--device", "cpu") == 0
+
+
+def test_projections_survive_packing():
+    mask = np.random.default_rng(0).random((5, 9, 13)) > 0.97
+    for axis, view in enumerate(unpacked(json.loads(json.dumps(packed(mask))))):
+        assert np.array_equal(view, mask.any(axis))
 
 
 def test_stroke_on_synthetic_patients_is_recorded_patient_by_patient(room, stroke_weights, tmp_path):

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthseg_slicer.conform import reorient, resample
+from synthseg_slicer.conform import conform, reorient, resample
+from synthseg_slicer.errors import ScanError
 from synthseg_slicer.labels import LESION_ID
 from synthseg_slicer.lesions import FEWEST_MM3
+from synthseg_slicer.scan import read_scan
 from synthseg_slicer.stroke import segment_lesions
 from synthseg_slicer.weights import Model
 from synthseg_training.evaluation.figures import box_plot
@@ -27,10 +29,15 @@ from .comparison import note
 from .dataset import Case
 from .ledger import Ledger, file_digest
 from .methods import MapFolder
-from .report import Page
+from .projections import MOST, draw, packed
+from .report import Page, slug
 from .scoring import read_labels
 
 ENSEMBLE = "ensemble"
+HEAD = 0.2
+"""Conformed intensity above which a voxel belongs to the outline of the head."""
+VIEWS = "views"
+"""Column of the projections."""
 VOXEL_MM = 1.0
 """Lesions are scored on this grid, as in the paper."""
 MEASURES = {
@@ -138,7 +145,8 @@ def on_scans(
     Returns
     -------
     DataFrame
-        Columns ``modality, model, scan`` and the scores of :func:`synthseg_training.evaluation.lesions.lesion_scores`.
+        Columns ``modality, model, scan``, the scores of :func:`synthseg_training.evaluation.lesions.lesion_scores` and
+        ``views``, projections for :func:`.projections.draw` (None in records of versions that made none).
 
     Raises
     ------
@@ -158,22 +166,40 @@ def on_scans(
                 continue
 
             def work(method=method, own=own) -> dict:
-                return _scores(*method.lesions(own), own[0].reference)
+                return _scores(*method.lesions(own), own[0])
 
             inputs = method.inputs(own) | {"reference": file_digest(own[0].reference)}
             scores = ledger.once(f"{method.name}/{modality}/{name}", inputs, work)
-            rows.append({"modality": modality, "model": method.name, "scan": name, **scores})
+            rows.append(
+                {"modality": modality, "model": method.name, "scan": name, VIEWS: scores.pop(VIEWS, None), **scores}
+            )
             report(f"{method.name}, {name} ({modality}): Dice {scores['dice']:.3f}")
     return pd.DataFrame(rows)
 
 
-def _scores(lesion: np.ndarray, affine: np.ndarray, path: Path) -> dict[str, float]:
-    """Score a lesion mask on a grid of 1 mm about the reference's field of view."""
-    reference = read_labels(path)
-    mask = lesion_voxels(reference.data, path).astype(np.float32)
+def _scores(lesion: np.ndarray, affine: np.ndarray, case: Case) -> dict:
+    """Score a lesion mask on a grid of 1 mm about the reference's field of view, and project both."""
+    reference = read_labels(case.reference)
+    mask = lesion_voxels(reference.data, case.reference).astype(np.float32)
     mask, grid = resample(*reorient(mask, reference.affine), VOXEL_MM)
     truth = mask > 0.5
-    return lesion_scores(to_grid(lesion, affine, truth.shape, grid), truth, (VOXEL_MM,) * 3)
+    found = to_grid(lesion, affine, truth.shape, grid)
+    views = {"outline": _head(case, truth.shape, grid), "true": truth, "found": found > 0}
+    return {
+        **lesion_scores(found, truth, (VOXEL_MM,) * 3),
+        VIEWS: {name: packed(mask) for name, mask in views.items()},
+    }
+
+
+def _head(case: Case, shape: tuple[int, ...], grid: np.ndarray) -> np.ndarray:
+    """Return the mask of what is bright in a scan, on a grid; nothing where the scan has no contrast."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            scan = conform(read_scan(case.image))
+    except ScanError:
+        return np.zeros(shape, bool)
+    return to_grid(scan.image > HEAD, scan.affine, shape, grid)
 
 
 def on_patients(
@@ -281,5 +307,21 @@ def page(folder: Path, table: pd.DataFrame, what: str) -> Page:
             tests = compare_methods(table, value=score, method="model", unit="scan", category="modality")
             result.table(tests.drop(columns="statistic"), f"tests_{score}", f"Every two models, {MEASURES[score]}.")
             result.text(note(tests, "scans"))
-    result.attach(table, "scores", "Every score:")
+    _show(result, table)
+    result.attach(table.drop(columns=VIEWS, errors="ignore"), "scores", "Every score:")
     return result
+
+
+def _show(result: Page, table: pd.DataFrame) -> None:
+    """Add the projections of each model's lesions, of the scans that have them."""
+    if VIEWS not in table or not table[VIEWS].notna().any():
+        return
+    result.heading("Where they lie")
+    for model, part in table[table[VIEWS].notna()].groupby("model", sort=False):
+        rows = [
+            (f"{row.scan}{'' if row.modality in row.scan else f' ({row.modality})'}: Dice {row.dice:.2f}", row.views)
+            for row in part.itertuples()
+        ]
+        more = f" The first {MOST} of {len(rows)}." if len(rows) > MOST else ""
+        files = draw(rows, result.folder / "figures" / f"lesions_{slug(str(model))}")
+        result.figure(files, f"{model}: all lesions of a head in three projections, and its outline.{more}")
