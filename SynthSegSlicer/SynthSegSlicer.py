@@ -46,9 +46,8 @@ TORCH_REQUIREMENT = ">=2.4"
 TABLE_ROLE = "SynthSegSlicer.Table"
 """Reference from a segmentation to its table."""
 
-BRAIN_WIDGETS = ("scanTypeComboBox",)
 STROKE_WIDGETS = ("secondSelector", "thirdSelector", "fourthSelector", "registerCheckBox", "anatomyCheckBox")
-"""What the panel shows for one task only, with its label."""
+"""What the panel shows for the stroke task only, with its label."""
 
 
 class SynthSegSlicer(ScriptedLoadableModule):
@@ -314,12 +313,10 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return _idOf(parameters.inputVolume), parameters.task
 
     def _showTask(self, task):
-        for name in BRAIN_WIDGETS + STROKE_WIDGETS:
-            visible = name in (STROKE_WIDGETS if task == Task.STROKE else BRAIN_WIDGETS)
-            getattr(self.ui, name).visible = visible
-            label = getattr(self.ui, name + "Label", None)
-            if label:
-                label.visible = visible
+        for name in STROKE_WIDGETS:
+            for widget in (getattr(self.ui, name), getattr(self.ui, name + "Label", None)):
+                if widget:
+                    widget.visible = task == Task.STROKE
 
     def _updateButtons(self):
         ready = self._parameterNode is not None and self._parameterNode.inputVolume is not None
@@ -423,6 +420,7 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         outputs = parameters.outputSegmentation, parameters.outputTable
         outputs = (None, None) if parameters.keepPrevious else outputs
         options = {
+            "ct": parameters.scanType.isCT(),
             "fast": parameters.quality == Quality.FAST,
             "device": parameters.device,
             "native": parameters.grid == Grid.SCAN,
@@ -436,8 +434,7 @@ class SynthSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             inputs = [parameters.inputVolume, *filter(None, others)]
             options |= {"anatomy": parameters.anatomy, "register": parameters.registerScans}
             return self.logic.processStroke(inputs, *outputs, **options)
-        ct = parameters.scanType.isCT()
-        return self.logic.process(parameters.inputVolume, *outputs, task=parameters.task.value, ct=ct, **options)
+        return self.logic.process(parameters.inputVolume, *outputs, task=parameters.task.value, **options)
 
     def onProgress(self, stage, fraction, remaining=None):
         """Show how far the run is."""

@@ -303,12 +303,29 @@ def stroke_panel(panel, stroke_weights, monkeypatch):
 
 def test_each_task_shows_its_own_settings(panel, add_head):
     add_head()
-    brain, stroke = ("scanTypeComboBox", "scanTypeComboBoxLabel"), ("secondSelector", "secondSelectorLabel")
+    both, stroke = ("scanTypeComboBox", "scanTypeComboBoxLabel"), ("secondSelector", "secondSelectorLabel")
     stroke += ("thirdSelector", "fourthSelector", "registerCheckBox", "anatomyCheckBox")
-    for index, shown, hidden in ((0, brain, stroke), (1, stroke, brain), (0, brain, stroke)):
-        panel.ui.taskComboBox.currentIndex = index
-        assert all(getattr(panel.ui, name).visible for name in shown)
-        assert not any(getattr(panel.ui, name).visible for name in hidden)
+    for task in (0, 1, 0):
+        panel.ui.taskComboBox.currentIndex = task
+        assert all(getattr(panel.ui, name).visible for name in both)
+        assert {getattr(panel.ui, name).visible for name in stroke} == {task == 1}
+
+
+def test_ct_is_refused_for_stroke_lesions_with_a_cure_and_mr_is_taken_at_its_word(
+    host, stroke_panel, add_head, click, finish
+):
+    panel = stroke_panel
+    add_head()
+    panel.ui.scanTypeComboBox.currentIndex = 2
+    click(panel.ui.applyButton)
+    finish()
+    (message,) = host.messages
+    assert "for MR scans" in message.text and "the kind of scan CT" in message.text
+    assert panel.ui.segmentationSelector.currentNode() is None
+    panel.ui.scanTypeComboBox.currentIndex = 1
+    click(panel.ui.applyButton)
+    finish()
+    assert len(host.messages) == 1 and panel.ui.statusLabel.text.startswith("Lesions: ")
 
 
 def test_lesions_of_two_scans_are_segmented_beside_the_anatomy(host, stroke_panel, add_head, apply):
@@ -375,12 +392,13 @@ def test_the_settings_of_the_stroke_task_reach_the_run(host, panel, add_head, cl
     panel.ui.taskComboBox.currentIndex = 1
     panel.ui.secondSelector.setCurrentNode(nodes[1])
     panel.ui.fourthSelector.setCurrentNode(nodes[2])
+    panel.ui.scanTypeComboBox.currentIndex = 1
     panel.ui.registerCheckBox.checked = panel.ui.anatomyCheckBox.checked = False
     click(panel.ui.applyButton)
     ((arguments, options),) = calls
     assert arguments == (nodes, None, None)
     wanted = {"fast": True, "anatomy": False, "register": False, "native": False, "surfaces": False, "device": "auto"}
-    assert wanted.items() <= options.items() and not {"ct", "task"} & options.keys()
+    assert (wanted | {"ct": False}).items() <= options.items() and "task" not in options
 
 
 def test_devices_and_memory_are_told(host, panel, add_head):

@@ -256,7 +256,9 @@ def _check(
     if fast and flips not in (None, 1):
         raise OptionError(f"Fast means one pass, not {flips} flips. Leave out --fast, or --flips.")
     if ct:
-        raise OptionError("The task stroke is for MR scans. Leave out --ct (ct=True), and scans that are CT.")
+        raise OptionError(
+            "The task stroke is for MR scans. Leave out --ct (ct=True; in Slicer, the kind of scan CT), and CT scans."
+        )
     if "loads" in outputs and not anatomy:
         raise OptionError("Loads need the anatomy. Leave out --no-anatomy, or the loads.")
     suffixes = {
