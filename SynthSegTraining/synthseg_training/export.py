@@ -47,10 +47,17 @@ def card_labels(recipe: Recipe) -> tuple[Label, ...]:
 
 
 def inference_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return what the card says of inference: the last stage's voxel size, whether mirrored scans are known, extras."""
+    """Return what the card says of inference: the last stage's voxel size, whether mirrored scans are known, extras.
+
+    For the stroke task also how many mirrored passes the weights know: 8 along all axes, 2 from left to right.
+    """
     last = recipe.stages[-1]
     flip = stage_config(recipe, last).flip
-    return {"voxel_size": last.voxel_size, "mirrored": flip.probability > 0, **recipe.card}
+    settings = {"voxel_size": last.voxel_size, "mirrored": flip.probability > 0}
+    if recipe.task == "stroke":
+        along_all = flip.probability and flip.anterior_posterior and flip.inferior_superior
+        settings["flips"] = 8 if along_all else 2 if flip.probability else 1
+    return {**settings, **recipe.card}
 
 
 def export(

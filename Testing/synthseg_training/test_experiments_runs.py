@@ -17,6 +17,7 @@ import torch
 from synthetic import TINY
 
 from synthseg_slicer.scan import write_volume
+from synthseg_slicer.weights import load_model
 from synthseg_training.cli import main
 from synthseg_training.evaluation.scans import THIN
 from synthseg_training.experiments import ablation, maps, trainings
@@ -26,6 +27,7 @@ from synthseg_training.experiments.domains import Domain
 from synthseg_training.experiments.ledger import Ledger, digest
 from synthseg_training.experiments.maps import capped, subset
 from synthseg_training.experiments.projections import packed, unpacked
+from synthseg_training.experiments.stroke import LesionNetwork
 from synthseg_training.experiments.trainings import Bench
 from synthseg_training.labelmaps import LabelMapSet, prepare
 from synthseg_training.phantom import write_phantoms
@@ -427,6 +429,13 @@ def test_stroke_tables_have_medians_with_intervals_by_modality(patients, stroke_
     del content["result"]["views"]
     record.write_text(json.dumps(content))
     assert run(*arguments, "-o", tmp_path / "out", "--ensemble", "--flips", 1, "--device", "cpu") == 0
+
+
+def test_networks_are_scored_with_the_flips_that_they_know(stroke_weights):
+    model = load_model("stroke", stroke_weights)
+    known = replace(model, card={**model.card, "flips": 8})
+    flips = [LesionNetwork("net", *rest).inputs([])["flips"] for rest in ((model,), (known,), (known, 1))]
+    assert flips == [2, 8, 1]
 
 
 def test_projections_survive_packing():

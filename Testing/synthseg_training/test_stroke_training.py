@@ -30,7 +30,7 @@ from synthseg_training.evaluation.lesions import (
     trial,
 )
 from synthseg_training.evaluation.metrics import surface_distances
-from synthseg_training.export import card_labels, export
+from synthseg_training.export import card_labels, export, inference_settings
 from synthseg_training.generation import BiasField, Gamma, Resolution, SkullStripping, Spatial
 from synthseg_training.labelmaps import prepare
 from synthseg_training.lesions import MaskFolder, MaskParameters, Paste
@@ -589,7 +589,24 @@ def test_each_recipe_of_the_stroke_paper_trains(phantoms, scans, map_sets, tmp_p
         assert 0 < float(list(csv.DictReader(stream))[-1]["loss"]) < 5
     path = tmp_path / "stroke.pt"
     assert main(["export", recipe, str(tmp_path / "run" / "last.pt"), "-o", str(path), *arguments[6:]]) == 0
-    assert load_model(path=path).card["mirrored"]
+    card = load_model(path=path).card
+    assert card["mirrored"] and card["flips"] == 8  # along all axes
+
+
+@pytest.mark.parametrize(
+    ("flip", "passes"),
+    [
+        ({}, 2),
+        ({"probability": 0}, 1),
+        ({"anterior_posterior": 0.5}, 2),
+        ({"probability": 0, "inferior_superior": 1}, 1),
+    ],
+)
+def test_the_card_says_how_many_mirrored_passes_the_weights_know(flip, passes):
+    recipe = Recipe("s", [Stage(steps=1)], task="stroke", generator={"flip": flip})
+    assert inference_settings(recipe)["flips"] == passes
+    assert inference_settings(replace(recipe, card={"flips": 4}))["flips"] == 4
+    assert "flips" not in inference_settings(replace(recipe, task="anatomy", generator={}))
 
 
 def test_a_sheet_shows_one_patient_in_all_sequences(phantoms, tmp_path, capsys):

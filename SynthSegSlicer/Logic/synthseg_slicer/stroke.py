@@ -172,7 +172,7 @@ def segment_lesions(
             model = model if isinstance(model, Model) else load_model(TASK, model)
             if LESION_ID not in model.ids:
                 raise OptionError("These weights segment no lesions (no label 99). Use weights of the task 'stroke'.")
-            flips = 1 if fast else flips or int(model.card.get("flips", 2))
+            flips = 1 if fast else flips or known_flips(model)
         with stage("read", 0.01, 0.04):
             scans = [scan if isinstance(scan, Scan) else read_scan(scan) for scan in scans]
         transforms, kinds, reference, total, cover = [], [], None, None, None
@@ -243,6 +243,11 @@ def segment_lesions(
         _write(result, outputs, scans[0].data if native else reference.image, scans[0])
     stage.report("done", 1.0)
     return result
+
+
+def known_flips(model: Model) -> int:
+    """Return how many mirrored passes the weights were trained for, as their card says: 8, 2 (without a word) or 1."""
+    return int(model.card.get("flips", 2))
 
 
 def _check(

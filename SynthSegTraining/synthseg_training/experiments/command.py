@@ -257,7 +257,7 @@ def _stroke(options: argparse.Namespace) -> Page:
     models = parse_networks(options.model, task="stroke", default="qSynth")
     if options.scans:
         cases = _cases(options, "lesion")
-        settings = {"flips": options.flips or 8, "cleaned": options.cleaned, "device": options.device}
+        settings = {"flips": options.flips, "cleaned": options.cleaned, "device": options.device}
         methods = [stroke.LesionNetwork(name, model, **settings) for name, model in models.items()]
         methods += [stroke.LesionFolder(folder) for folder in parse_folders(options.method)]
         ledger = Ledger(options.output, {"experiment": "stroke", "patients": "scans"})

@@ -95,7 +95,9 @@ def add_experiments(parser: argparse.ArgumentParser, add_recipe: Callable[[argpa
     )
     stroke.add_argument("--ensemble", action="store_true", help="also all scans of a subject together")
     stroke.add_argument("--cleaned", action="store_true", help="drop lesions off brain tissue and below 10 mm³")
-    stroke.add_argument("--flips", type=int, choices=(1, 2, 8), help="passes a scan; 8 on scans, 2 on patients")
+    stroke.add_argument(
+        "--flips", type=int, choices=(1, 2, 8), help="passes a scan; by default what the weights know, 2 on patients"
+    )
     synthetic = stroke.add_argument_group("synthetic patients, instead of --scans")
     synthetic.add_argument("--recipe", type=Path, help="of the task stroke; patients come from its held-out label maps")
     synthetic.add_argument("--maps", type=Path, help="label maps packed by 'prepare'")

@@ -15,7 +15,7 @@ from synthseg_slicer.errors import ScanError
 from synthseg_slicer.labels import LESION_ID
 from synthseg_slicer.lesions import FEWEST_MM3
 from synthseg_slicer.scan import read_scan
-from synthseg_slicer.stroke import segment_lesions
+from synthseg_slicer.stroke import known_flips, segment_lesions
 from synthseg_slicer.weights import Model
 from synthseg_training.evaluation.figures import box_plot
 from synthseg_training.evaluation.lesions import SCORES, lesion_scores, summary, trial
@@ -59,8 +59,8 @@ class LesionNetwork:
     name : str
         In tables and figures.
     model : Model
-    flips : int
-        Passes a scan: 1, 2 or 8.
+    flips : int, optional
+        Passes a scan: 1, 2 or 8; by default as many as the weights know.
     cleaned : bool
         Drop what the extension drops: lesions off the brain's tissue, and very small ones.
     device : str
@@ -69,14 +69,15 @@ class LesionNetwork:
 
     name: str
     model: Model
-    flips: int = 8
+    flips: int | None = None
     cleaned: bool = False
     device: str = "auto"
 
     def inputs(self, cases: Sequence[Case]) -> dict:
         """Return hashes of what the result is made from."""
         images = [file_digest(case.image) for case in cases]
-        return {"weights": self.model.sha256, "flips": self.flips, "cleaned": self.cleaned, "images": images}
+        flips = self.flips or known_flips(self.model)
+        return {"weights": self.model.sha256, "flips": flips, "cleaned": self.cleaned, "images": images}
 
     def lesions(self, cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray]:
         """Return the lesion mask from all scans of one head, on the first one's grid, and its affine.
