@@ -428,6 +428,14 @@ def test_real_scans_give_crops_whose_masks_follow_them(scans):
     assert len(contrast) >= 3 and min(contrast) > 0.1
 
 
+def test_real_scans_take_the_scale_of_a_whole_head_too(scans):
+    config = StrokeConfig(crop=32)
+    whole = replace(config, statistics=HeadStatistics(probability=1, scale=(2.0, 2.0), level=(0.5, 0.5)))
+    (own, target), (scaled, same) = (RealScans(scans, one).sample(rng(5)) for one in (config, whole))
+    assert torch.equal(target, same)
+    torch.testing.assert_close(scaled, (own - HEAD_MEAN) / 2 + 0.5)
+
+
 def test_real_scans_without_masks_or_on_other_grids_are_named(scans, tmp_path):
     with pytest.raises(ScanError, match="no NAME_image"):
         RealScans(tmp_path, StrokeConfig(crop=32))

@@ -36,7 +36,7 @@ class RealScans:
         :func:`~synthseg_training.lesions.reading.lesion_voxels`), on the same grid. All are kept in memory, in half
         precision.
     config : StrokeConfig
-        Its crop and its spatial transform, bias field, noise and resolution are used.
+        Its crop and its spatial transform, bias field, noise, resolution and statistics are used.
 
     Raises
     ------
@@ -86,7 +86,8 @@ class RealScans:
         healthy = UNKNOWN_HEALTHY if config.healthy_classes else 0
         target = torch.full(lesion.shape, healthy, dtype=torch.uint8)
         target[lesion > 0.5] = config.output_ids.index(LESION_ID)
-        return standardise(crop.clamp_(0, 1))[None], target
+        crop = config.statistics.apply(standardise(crop.clamp_(0, 1)), config.statistics.draw(rng))
+        return crop[None], target
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
