@@ -33,22 +33,22 @@ class Paste:
     probability : float
         Probability of fading.
     fading : tuple of float
-        Bounds of the largest loss of opacity. With the deepest mottling (:attr:`.LesionShapes.mottle`) an inner voxel
-        keeps .47 of lesion: what healthy tissue clearly outweighs would be a target that no reader would draw.
+        Bounds of the largest loss of opacity. A lesion that healthy tissue outweighs anywhere would be a target that
+        no reader would draw.
     wavelength : tuple of float
         Bounds of the wavelength of the fading in mm.
     alpha : float
         Opacity of a lesion that does not fade.
     threshold : float
-        Lesion probability above which a voxel is lesion in the target: a little below half of ``alpha``, where the edge
-        is. The paper's code has .2, by which a lesion grows into tissue that is mostly healthy.
+        Lesion probability above which a voxel is lesion in the target. The paper's code has .2, by which a lesion grows
+        into tissue that is mostly healthy; .4, a little below half of ``alpha``, leaves the edge where it is.
     """
 
     probability: float = 0.5
-    fading: tuple[float, float] = (0.1, 0.3)
+    fading: tuple[float, float] = (0.1, 0.4)
     wavelength: tuple[float, float] = (20.0, 80.0)
     alpha: float = 0.9
-    threshold: float = 0.4
+    threshold: float = 0.2
 
     def draw(self, rng: torch.Generator) -> PasteParameters:
         """Draw the fading."""

@@ -152,7 +152,8 @@ class LesionShapes:
     mottled : float
         Probability that an acute focus is mottled.
     mottle : tuple of float
-        Bounds of the depth of the mottling.
+        Bounds of the depth of the mottling. Together with fading (:class:`.Paste`) it may leave more of healthy tissue
+        than of lesion; (0.1, 0.25), fading (0.1, 0.3) and a threshold of .4 make targets without a hole.
     """
 
     shares: dict[str, float] = field(default_factory=_shares)
@@ -167,7 +168,7 @@ class LesionShapes:
     rim_width: tuple[float, float] = (1.0, 6.0)
     softness: tuple[float, float] = (0.5, 2.0)
     mottled: float = 0.5
-    mottle: tuple[float, float] = (0.1, 0.25)
+    mottle: tuple[float, float] = (0.1, 0.4)
 
     def draw(self, rng: torch.Generator) -> tuple[Focus, ...]:
         """Draw the foci of one patient, the main one first."""
