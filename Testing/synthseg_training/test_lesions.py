@@ -288,7 +288,7 @@ def test_fading_dims_a_lesion_by_no_more_than_its_depth():
     assert 0.5 <= ratio.min() < 0.65 and 0.8 < ratio.max() <= 1
 
 
-def test_mild_mottling_and_fading_tear_no_hole_into_a_target_without_seams(head):
+def test_mild_mottling_and_fading_tear_no_hole_into_a_target(head):
     shapes = LesionShapes(multifocal=0, stages={"acute": 1.0}, mottled=1, mottle=(0.25, 0.25))
     paste = Paste(probability=1, fading=(0.3, 0.3), threshold=0.4)
     tissue = torch.ones(1, *head.shape)
