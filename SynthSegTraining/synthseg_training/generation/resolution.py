@@ -133,6 +133,6 @@ def gaussian_matrix(sigma: float, size: int, device: torch.device | str = "cpu")
     """Return the ``[N, N]`` matrix of a Gaussian blur (sigma in voxels) normalised at the borders."""
     voxels = torch.arange(size, device=device)
     kernel = (voxels[:, None] - voxels).div(max(sigma, 1e-3)).square_().mul_(-0.5).exp_()
-    # Far tails are subnormal numbers, which slow a product of matrices down on some CPUs (Testing/benchmarks/training.py).
+    # Far tails are subnormal numbers: some CPUs multiply matrices slowly with them (Testing/benchmarks/training.py).
     kernel.masked_fill_(kernel < NEGLIGIBLE, 0)
     return kernel.div_(kernel.sum(1, keepdim=True))
